@@ -1,0 +1,1 @@
+"""feed: committed transactions, in commit order."""

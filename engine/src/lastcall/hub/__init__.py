@@ -1,0 +1,1 @@
+"""hub: channel → history and interests."""
