@@ -113,10 +113,6 @@ class Node(Protocol):
         """Call `schema.function` with named arguments in one transaction and return its JSON value. Without claims it
         runs as the role `service`. Raises Refusal."""
 
-    async def query(self, statement: str, arguments: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Run one statement of the application's own (a constant, with `%(name)s` parameters) as the owner of its
-        tables and return the rows. For services and jobs only, never for a request's principal."""
-
     def mint(self, subject: str, role: str, claims: Mapping[str, Any], life_s: float | None = None) -> str:
         """A token. Role must be on the allow-list."""
 

@@ -35,6 +35,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     apps: Annotated[tuple[str, ...], _doc("Applications to serve, by entry point name; empty: every installed one.")] = ()
     data: Annotated[str, _doc("Folder of the embedded database and the generated secret.")] = "data"
     database_url: Annotated[str, _doc("A PostgreSQL of your own (15 or newer) instead of the embedded one; owner's login.")] = ""
+    authenticator_url: Annotated[str, _doc("Login of the pool where it is not derived from database_url (least privilege).")] = ""
+    replication_url: Annotated[str, _doc("Login of the feed, likewise.")] = ""
     host: Annotated[str, _doc("Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, _doc("Port to listen on.", ge=0, le=65535)] = 8000
     log_level: Annotated[str, _doc("debug, info, warning or error.", pattern="^(debug|info|warning|error)$")] = "info"
