@@ -32,10 +32,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """All settings of one node. Units are the last part of a name: `_s`, `_ms`, `_bytes`, `_max` (a count)."""
 
     # Where it runs
-    apps: Annotated[tuple[str, ...], _doc("Applications to serve, by entry point name; empty: every installed one.")] = ()
+    apps: Annotated[
+        tuple[str, ...], _doc("Applications to serve, by entry point name; empty: every installed one.")
+    ] = ()
     data: Annotated[str, _doc("Folder of the embedded database and the generated secret.")] = "data"
-    database_url: Annotated[str, _doc("A PostgreSQL of your own (15 or newer) instead of the embedded one; owner's login.")] = ""
-    authenticator_url: Annotated[str, _doc("Login of the pool where it is not derived from database_url (least privilege).")] = ""
+    database_url: Annotated[
+        str, _doc("A PostgreSQL of your own (15 or newer) instead of the embedded one; owner's login.")
+    ] = ""
+    authenticator_url: Annotated[
+        str, _doc("Login of the pool where it is not derived from database_url (least privilege).")
+    ] = ""
     replication_url: Annotated[str, _doc("Login of the feed, likewise.")] = ""
     host: Annotated[str, _doc("Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, _doc("Port to listen on.", ge=0, le=65535)] = 8000
@@ -43,8 +49,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_format: Annotated[str, _doc("console or json.", pattern="^(console|json)$")] = "console"
 
     # Who may
-    jwt_secret: Annotated[str, _doc("HS256 secret of tokens, 32 bytes or more; empty: generated once into the data folder.")] = ""
-    jwt_public_key: Annotated[str, _doc("PEM public key (RS256, ES256, EdDSA) of an issuer of your own, beside the secret.")] = ""
+    jwt_secret: Annotated[
+        str, _doc("HS256 secret of tokens, 32 bytes or more; empty: generated once into the data folder.")
+    ] = ""
+    jwt_public_key: Annotated[
+        str, _doc("PEM public key (RS256, ES256, EdDSA) of an issuer of your own, beside the secret.")
+    ] = ""
     jwt_issuer: Annotated[str, _doc("Required `iss` of tokens.")] = "lastcall"
     jwt_audience: Annotated[str, _doc("Required `aud` of tokens; empty: none.")] = ""
     token_life_s: Annotated[Seconds, _doc("Life of a token that the server itself issues.")] = 3600.0
@@ -61,9 +71,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slot: Annotated[str, _doc("Replication slot and publication.", pattern="^[a-z][a-z0-9_]{0,39}$")] = "lastcall"
     window_s: Annotated[Seconds, _doc("History that survives a restart, by commit time.")] = 120.0
     window_transactions_max: Annotated[Count, _doc("The same by transactions.")] = 100_000
-    walsender_timeout_s: Annotated[Seconds, _doc("A leader without word from the database for this long stops leading.")] = 3.0
+    walsender_timeout_s: Annotated[
+        Seconds, _doc("A leader without word from the database for this long stops leading.")
+    ] = 3.0
     status_interval_s: Annotated[Seconds, _doc("Replication status is sent this often unasked.")] = 1.0
-    events_per_transaction_max: Annotated[Count, _doc("More events of one transaction on one channel become one reset.")] = 10_000
+    events_per_transaction_max: Annotated[
+        Count, _doc("More events of one transaction on one channel become one reset.")
+    ] = 10_000
     feed_yield_messages: Annotated[Count, _doc("Decoding yields to the loop after this many messages.")] = 2_000
 
     # Hub
@@ -71,8 +85,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     history_age_max_s: Annotated[Seconds, _doc("Events are kept this long.")] = 120.0
     history_channel_max_bytes: Annotated[Size, _doc("Bytes kept per channel.")] = 1 << 20
     history_max_bytes: Annotated[Size, _doc("Bytes kept in all.")] = 256 << 20
-    heartbeat_interval_s: Annotated[Seconds, _doc("A heartbeat with the head goes to every listener this often.")] = 15.0
-    flush_wait_max_ms: Annotated[float, _doc("What comes during a flush waits at most this long for the next.", ge=0)] = 5.0
+    heartbeat_interval_s: Annotated[Seconds, _doc("A heartbeat with the head goes to every listener this often.")] = (
+        15.0
+    )
+    flush_wait_max_ms: Annotated[
+        float, _doc("What comes during a flush waits at most this long for the next.", ge=0)
+    ] = 5.0
     flush_max_bytes: Annotated[Size, _doc("A flush is cut at this size.")] = 256 << 10
     write_buffer_max_bytes: Annotated[Size, _doc("A listener with more unread bytes than this is aborted.")] = 1 << 20
 
@@ -91,10 +109,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # Gateway and state
     batch_calls_max: Annotated[Count, _doc("Calls in one POST /batch.")] = 20
     retries_max: Annotated[int, _doc("Retries of a call after a serialization failure or deadlock.", ge=0)] = 3
-    state_wait_max_s: Annotated[Seconds, _doc("A state waits this long for a commit to become visible, then 503.")] = 2.0
+    state_wait_max_s: Annotated[Seconds, _doc("A state waits this long for a commit to become visible, then 503.")] = (
+        2.0
+    )
     idempotency_answer_max_bytes: Annotated[Size, _doc("Largest stored answer; a larger one is refused.")] = 64 << 10
     idempotency_days: Annotated[Count, _doc("Stored answers are kept this long.")] = 90
-    requests_per_minute_max: Annotated[Count, _doc("Requests of one subject (or address) a minute, beyond them 429.")] = 6_000
+    requests_per_minute_max: Annotated[
+        Count, _doc("Requests of one subject (or address) a minute, beyond them 429.")
+    ] = 6_000
 
 
 class ConfigError(Exception):
