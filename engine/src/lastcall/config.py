@@ -8,6 +8,7 @@ to start and is named. `docs/reference/settings.md` is checked against this modu
 from __future__ import annotations
 
 import os
+import secrets
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,3 +172,29 @@ def checked(values: Mapping[str, object]) -> Config:
             reason = str(error).split(" - at")[0]
             raise ConfigError(f"setting {name}: {reason}") from None
     return Config(**typed)  # type: ignore[arg-type]
+
+
+SECRET_FILE = "secret"  # noqa: S105 - the name of the file, not what is in it
+
+
+def with_secret(config: Config) -> Config:
+    """The same settings with a `jwt_secret`: the one that is set, else the data folder's, made there at the first call.
+
+    The file is readable by its owner alone. Raises ConfigError when it can neither be read nor made.
+    """
+    if config.jwt_secret:
+        return config
+    path = Path(config.data) / SECRET_FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            pass
+        else:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(48))
+        secret = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"setting jwt_secret is empty and {path} cannot be used: {error.strerror}") from None
+    return msgspec.structs.replace(config, jwt_secret=secret)

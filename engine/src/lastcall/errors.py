@@ -45,9 +45,9 @@ def read_codes(text: str) -> tuple[dict[str, Code], dict[str, str]]:
     return codes, states
 
 
-CODES: Final[dict[str, Code]]
-SQLSTATES: Final[dict[str, str]]
-CODES, SQLSTATES = read_codes(resources.files("lastcall").joinpath("codes.toml").read_text(encoding="utf-8"))
+_declared: Final = read_codes(resources.files("lastcall").joinpath("codes.toml").read_text(encoding="utf-8"))
+CODES: Final[dict[str, Code]] = _declared[0]
+SQLSTATES: Final[dict[str, str]] = _declared[1]
 
 
 class LastcallError(Exception):
@@ -78,7 +78,9 @@ class Refusal(LastcallError):
         self.code = number if isinstance(number, Code) else CODES[number]
         self.detail = detail
         self.facts = dict(facts or {})
-        self.retry_after_s = retry_after_s if retry_after_s is not None else (1.0 if self.code.status in {429, 503} else None)
+        self.retry_after_s = (
+            retry_after_s if retry_after_s is not None else (1.0 if self.code.status in {429, 503} else None)
+        )
         super().__init__(f"{self.code.number} {self.code.name}" + (f": {detail}" if detail else ""))
 
     def problem(self, language: Language = "en") -> dict[str, Any]:

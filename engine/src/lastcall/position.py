@@ -7,7 +7,7 @@ Promises:
 * The position of a change is its transaction's commit LSN and the ordinal (from 1) of the raw message in it.
 * `S.0` means "everything that commits before S": it is a head, never the position of an event.
 
-Source: PostgreSQL, "Logical Streaming Replication Protocol" (Begin.final_lsn is the commit LSN; commit LSNs are unique).
+Source: PostgreSQL, "Logical Streaming Replication Protocol": Begin carries the commit LSN, and commit LSNs are unique.
 """
 
 from __future__ import annotations

@@ -1,0 +1,65 @@
+"""`lastcall migrate` and `lastcall doctor`: what stands between the server and its database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import typer
+from rich.console import Console
+
+from lastcall.app import installed
+from lastcall.cli.options import AppNames, Data, DatabaseUrl, configured
+from lastcall.config import Config
+from lastcall.errors import LastcallError
+from lastcall.node import owned_database, prepare
+from lastcall.postgres.doctor import examine
+
+_console = Console()
+
+
+class Unwell(LastcallError):
+    """At least one check of the doctor failed."""
+
+
+@asynccontextmanager
+async def _owner_url(config: Config) -> AsyncIterator[str]:
+    async with owned_database(config) as url:
+        yield url
+
+
+async def _migrate(config: Config) -> None:
+    async with _owner_url(config) as url:
+        await prepare(url, installed(config.apps), config, say=lambda text: _console.print(text, highlight=False))
+
+
+def migrate(app: AppNames = None, data: Data = None, database_url: DatabaseUrl = None) -> None:
+    """Bring the database to this version: roles, the engine's SQL, the applications' SQL, the publication."""
+    config = configured({"apps": tuple(app) if app else None, "data": data, "database_url": database_url})
+    asyncio.run(_migrate(config))
+
+
+async def _doctor(config: Config) -> int:
+    failed = 0
+    async with _owner_url(config) as url:
+        for finding in await examine(url, config):
+            mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
+            _console.print(f"{mark} [bold]{finding.name}[/]: {finding.what}", highlight=False)
+            if not finding.ok:
+                failed += 1
+                _console.print(f"     → {finding.remedy}", highlight=False)
+    return failed
+
+
+def doctor(data: Data = None, database_url: DatabaseUrl = None) -> None:
+    """Examine the database and this machine, and say what to do about everything that is not as it should be."""
+    failed = asyncio.run(_doctor(configured({"data": data, "database_url": database_url})))
+    if failed:
+        raise Unwell(f"{failed} check{'s' if failed > 1 else ''} failed; see above for what to do")
+
+
+def add_to(command: typer.Typer) -> None:
+    """Register the commands."""
+    command.command()(migrate)
+    command.command()(doctor)
