@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -210,18 +210,25 @@ class App(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def installed(names: Sequence[str] = ()) -> tuple[App, ...]:
-    """The installed applications, by entry point; only those named where names are given, in that order.
+    """The applications named, in that order; every installed one where none is named.
 
+    A name is that of an entry point, or `module:attribute` for an application that is not installed.
     Raises StartRefused for an unknown name, or for two applications that claim one channel kind or one error number.
     """
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    for name in names:
-        if name not in found:
-            have = ", ".join(sorted(found)) or "none"
-            raise StartRefused(f"there is no application named {name}; installed: {have}")
-    apps = tuple(found[name].load() for name in (names or sorted(found)))
+    apps = tuple(
+        EntryPoint("", name, ENTRY_POINT_GROUP).load() if ":" in name else _entry_point(found, name).load()
+        for name in (names or sorted(found))
+    )
     check_disjoint(apps)
     return apps
+
+
+def _entry_point(found: Mapping[str, EntryPoint], name: str) -> EntryPoint:
+    if name not in found:
+        have = ", ".join(sorted(found)) or "none"
+        raise StartRefused(f"there is no application named {name}; installed: {have}")
+    return found[name]
 
 
 def check_disjoint(apps: Sequence[App]) -> None:
