@@ -102,7 +102,7 @@ class Listener:
                     return
             except (OSError, EOFError, TimeoutError, ValueError):
                 pass
-            await asyncio.sleep(random.uniform(0.01, RETRY_MAX_S))
+            await asyncio.sleep(random.uniform(0.01, RETRY_MAX_S))  # noqa: S311
 
     def _request(self) -> bytes:
         query = "&".join(f"channel={channel}" for channel in self.channels) + ("&state=true" if self.with_state else "")
