@@ -9,9 +9,9 @@ import os
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
@@ -53,7 +53,16 @@ STEPS = (
     tests("unit", "engine/tests/unit", fast=True),
     Step(
         "tests: Vitest",
-        ("npm", "run", "--silent", "test", "--", "--reporter=default", "--reporter=junit", f"--outputFile.junit={REPORTS / 'vitest.xml'}"),
+        (
+            "npm",
+            "run",
+            "--silent",
+            "test",
+            "--",
+            "--reporter=default",
+            "--reporter=junit",
+            f"--outputFile.junit={REPORTS / 'vitest.xml'}",
+        ),
         fast=True,
         report="vitest.xml",
     ),
@@ -91,7 +100,9 @@ def run(steps: tuple[Step, ...]) -> int:
     for step in steps:
         print(f"\n── {step.name}", flush=True)
         begun = time.monotonic()
-        status = subprocess.run(step.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+        status = subprocess.run(
+            step.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False
+        ).returncode
         durations.append((step.name, time.monotonic() - begun))
         print(f"── {step.name}: {'ok' if status == 0 else 'FAILED'}, {durations[-1][1]:.1f} s", flush=True)
         if status:
