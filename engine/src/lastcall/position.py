@@ -4,7 +4,9 @@ Promises:
 
 * A position is `epoch.lsn.ordinal`. It is opaque to clients and totally ordered within one epoch.
 * Positions are global over all channels: one position resumes a connection that listens on many.
-* The position of a change is its transaction's commit LSN and the ordinal (from 1) of the raw message in it.
+* The position of an event is its transaction's commit LSN and an ordinal from 1. Raw message n of the transaction has the
+  ordinals 2n - 1 (`gone`, on the channels that a row has left) and 2n (what it became), so that each event has its own;
+  raw messages are counted before any mapping, so that a position does not depend on what is watched.
 * `S.0` means "everything that commits before S": it is a head, never the position of an event.
 
 Source: PostgreSQL, "Logical Streaming Replication Protocol": Begin carries the commit LSN, and commit LSNs are unique.
@@ -28,7 +30,7 @@ class Position(NamedTuple):
 
     epoch: 1 to 16 characters of `[a-z0-9]`, new whenever the stream's history cannot be continued.
     lsn: byte address in the write-ahead log, unsigned 64 bit.
-    ordinal: 0 for a head, else the number of the raw message within its transaction, unsigned 32 bit.
+    ordinal: 0 for a head, else the place of the event within its transaction, unsigned 32 bit.
     """
 
     epoch: str

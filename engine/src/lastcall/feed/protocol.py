@@ -12,7 +12,8 @@ Promises of a feed, to its sink:
    will be delivered; nothing before it will. When the same process saw another epoch before, listeners need a reset.
 3. `advance(head)` moves the head where no transaction does (a quiet database). Heads never go back within an epoch.
 4. A stretch the feed cannot deliver exactly is announced as an event named `reset` at its own position on the channels
-   concerned, or as `reset_all` where no set of channels can be named. Silence is never an answer.
+   concerned; as `reset_kinds` where only their kinds are known (a table was truncated, a watch changed); or as
+   `reset_all`. Silence is never an answer.
 5. After a restart the feed delivers the stretch since `floor` again, to a new sink, with the same positions: history
    survives a restart without being written a second time.
 """
@@ -38,7 +39,13 @@ class Sink(Protocol):
         """Everything before `head` has been delivered."""
 
     def reset_all(self, reason: str) -> None:
-        """Every channel's listeners must fetch their state anew; `reason` is one of spec/protocol.md's."""
+        """Every channel's listeners must fetch their state anew; `reason` is one of spec/protocol.md's.
+
+        The head becomes the floor of every channel: who is connected gets a `reset`, who resumes from before gets one.
+        """
+
+    def reset_kinds(self, kinds: frozenset[str], reason: str) -> None:
+        """The same for all channels of these kinds (what stands before the colon), known to the sink or not."""
 
 
 class Feed(Protocol):
@@ -58,7 +65,9 @@ class Feed(Protocol):
 
     def acknowledge(self, position: Position) -> None:
         """Whatever is at or before `position` is safe downstream. The feed lets the source forget no more than the
-        smallest of this, the history window, and the oldest transaction not yet seen visible (`unseen`)."""
+        smallest of this, the history window, and the oldest transaction not yet seen visible (`unseen`).
+
+        Until the first call, delivery itself is the acknowledgement; a sink that writes elsewhere calls it in `begin`."""
 
     async def stop(self) -> None:
         """Give the source back within a second. A second stop is harmless."""
