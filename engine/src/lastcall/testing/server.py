@@ -17,8 +17,8 @@ import httpx
 from lastcall.auth import Tokens
 from lastcall.config import ENVIRONMENT_PREFIX, checked
 from lastcall.testing.listener import Listener
+from lastcall.testing.postgres_server import TEST_SECRET
 
-TEST_SECRET = "a secret for tests, long enough to sign"  # noqa: S105
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 10.0
 
@@ -33,6 +33,7 @@ class Server:
     port: int
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    secret: str = TEST_SECRET
     command: tuple[str, ...] = ("serve",)
     process: subprocess.Popen[bytes] | None = None
 
@@ -49,7 +50,7 @@ class Server:
     def spawn(self) -> None:
         """Start the process and return at once."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-        settings = {"jwt_secret": TEST_SECRET, "data": str(self.folder / "data"), **self.settings}
+        settings = {"jwt_secret": self.secret, "data": str(self.folder / "data"), **self.settings}
         environment |= {ENVIRONMENT_PREFIX + name.upper(): value for name, value in settings.items()}
         environment["PYTHONFAULTHANDLER"] = "1"
         with (self.folder / "server.log").open("ab") as log:
@@ -100,7 +101,7 @@ class Server:
 
     def token(self, subject: str = "tester", role: str = "member", life_s: float = 3600.0, **claims: object) -> str:
         """A token that this server accepts."""
-        return Tokens(checked({"jwt_secret": TEST_SECRET})).mint(subject, role, claims, life_s)
+        return Tokens(checked({"jwt_secret": self.secret})).mint(subject, role, claims, life_s)
 
     def listener(self, *channels: str, port: int | None = None, **options: object) -> Listener:
         """A listener on the channels, not yet started; as a member unless `token` is given."""
