@@ -160,8 +160,8 @@ class Cluster:
             raise StartRefused(f"{self.folder} is not a PostgreSQL data folder: {error.strerror}") from None
         if found != str(self.installation.major):
             raise StartRefused(
-                f"the data in {self.folder} was made by PostgreSQL {found}, this is PostgreSQL {self.installation.major}: "
-                f"move it over with pg_dump and pg_restore (or pg_upgrade), or name another folder with --data"
+                f"the data in {self.folder} was made by PostgreSQL {found}, this is {self.installation.major}: move it "
+                f"over with pg_dump and pg_restore (or pg_upgrade), or name another folder with --data"
             )
 
     def _is_ours(self, pid: int) -> bool:

@@ -3,7 +3,7 @@
 Promises:
 
 * `bundled()` is the PostgreSQL of the wheel this package depends on; importing this module starts nothing.
-* PostgreSQL refuses to run as root. `account()` names the unprivileged account that runs it then, and is None otherwise.
+* PostgreSQL refuses to run as root. `account()` names the unprivileged account that runs it then; None otherwise.
 * `reachable()` never changes the permissions of a folder it did not make: where the account cannot reach the binaries
   (a checkout below /root), they are copied once into a private folder, keyed by version and content.
 """
@@ -105,7 +105,7 @@ def bundled(major: int = BUNDLED_MAJOR) -> Installation:
 
 
 def account(owner_uid: int | None = None) -> Account | None:
-    """Who runs PostgreSQL: None (ourselves) unless we are root, then the owner of the existing data or a system account."""
+    """Who runs PostgreSQL: None (ourselves) unless we are root, then the owner of existing data or a system account."""
     if os.geteuid() != 0:
         return None
     candidates = [] if not owner_uid else [owner_uid]

@@ -3,8 +3,8 @@
 Promises:
 
 * Migrations are applied once, in order, in a transaction each, and are frozen by their hash from then on.
-* Routines are re-applied when they changed, all of one source in one transaction: a running node sees the old set or the
-  new one. What a changed or removed routine file leaves behind (an overload with other arguments) is dropped.
+* Routines are re-applied when they changed, all of one source in one transaction: a running node sees the old set or
+  the new one. What a changed or removed routine file leaves behind (an overload with other arguments) is dropped.
 * One at a time: an advisory lock makes a second `migrate` wait, then find nothing to do. Repeating it changes nothing.
 * Afterwards every table of the sources has row-level security on; else nothing is kept and the table is named.
 * Refusals are StartRefused and name the file.
@@ -22,6 +22,7 @@ from psycopg import sql
 from lastcall.config import Config
 from lastcall.errors import StartRefused
 from lastcall.postgres import privileges
+from lastcall.postgres.logins import login_refused
 from lastcall.postgres.sources import ENGINE, Application, File, Source, sources_of
 
 VERSION_MIN = 150000
@@ -52,11 +53,9 @@ def _silent(_: str) -> None:
 
 
 async def migrate(owner_url: str, apps: Sequence[Application], config: Config, progress: Progress = _silent) -> Report:
-    """Bring the database up to date. Raises StartRefused with what to do; psycopg.OperationalError when it is not there."""
+    """Bring the database up to date. Raises StartRefused with what to do."""
     sources = sources_of(apps)
-    async with await psycopg.AsyncConnection.connect(
-        owner_url, autocommit=True, connect_timeout=privileges.CONNECT_WAIT_MAX_S
-    ) as connection:
+    async with await _connect(owner_url) as connection:
         await _check_server(connection)
         await _lock(connection, progress)
         await _prepare(connection)
@@ -71,6 +70,15 @@ async def migrate(owner_url: str, apps: Sequence[Application], config: Config, p
         for line in (*(f"password of {role}" for role in passwords), *notes):
             progress(line)
     return Report(tuple(migrations), tuple(routines), tuple(passwords), tuple(notes))
+
+
+async def _connect(owner_url: str) -> Connection:
+    try:
+        return await psycopg.AsyncConnection.connect(
+            owner_url, autocommit=True, connect_timeout=privileges.CONNECT_WAIT_MAX_S
+        )
+    except psycopg.OperationalError as error:
+        raise login_refused(owner_url, error) from None
 
 
 async def pending(connection: Connection, apps: Sequence[Application]) -> list[str]:
@@ -290,8 +298,8 @@ async def _choose_path(connection: Connection) -> list[str]:
     if row and row[0]:
         return []
     return [
-        "every role of this database may emit messages into the log (pg_logical_emit_message), so publish goes through a "
-        "table, which is slower; a superuser can run sql/privileges.sql to change that"
+        "every role of this database may emit messages into the log (pg_logical_emit_message), so publish goes through "
+        "a table, which is slower; a superuser can run sql/privileges.sql to change that"
     ]
 
 

@@ -7,8 +7,8 @@
 
 Promises:
 
-* What only a superuser can give is one script, sql/privileges.sql. `grant` runs it; `missing` says what is still lacking
-  and is the same list that `doctor` shows.
+* What only a superuser can give is one script, sql/privileges.sql. `grant` runs it; `missing` says what is still
+  lacking and is the same list that `doctor` shows.
 * The two logins get the passwords derived from the token secret, but only when they do not have them already.
 """
 

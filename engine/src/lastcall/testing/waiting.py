@@ -16,7 +16,7 @@ _POLL_S = 0.01
 
 
 def eventually(predicate: Callable[[], Value], within_s: float = WITHIN_S, *, what: str = "") -> Value:
-    """Call `predicate` until it is true and return what it said. AssertionError after `within_s`, naming the last value."""
+    """Call `predicate` until it is true and return what it said. AssertionError after `within_s`."""
     deadline = time.monotonic() + within_s
     while True:
         value = predicate()
