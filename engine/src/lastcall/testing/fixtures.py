@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psycopg
@@ -91,7 +92,9 @@ class Databases:
             name = f"template_{os.getpid()}_{next(_numbers)}"
             self.server.create_database(name)
             database = describe(self.server, name)
-            asyncio.run(migrate(database.owner_url, apps, database.config))
+            # In a thread: a coroutine may ask for a database, and a loop cannot run in a loop.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(lambda: asyncio.run(migrate(database.owner_url, apps, database.config))).result()
             self._templates[key] = name
         return self._templates[key]
 

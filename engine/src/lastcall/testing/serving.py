@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 
 from lastcall.testing.fixtures import Database, Databases
+from lastcall.testing.sample import app as sample
 from lastcall.testing.server import Server
 from lastcall.testing.waiting import free_port
 
@@ -52,9 +53,6 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 @pytest.fixture
-def sample_database(session_databases: Databases) -> Iterator[Database]:
+def sample_database(databases: Databases) -> Database:
     """A fresh database with the sample application in it."""
-    from lastcall.testing.sample import app  # noqa: PLC0415 - only tests that ask for it pay for it
-
-    yield session_databases.create((app,))
-    session_databases.drop_all()
+    return databases.create((sample,))

@@ -14,9 +14,11 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 import psycopg
 
+from lastcall.testing.fixtures import Database
 from lastcall.testing.listener import Listener
 from lastcall.testing.waiting import eventually_async
 
@@ -26,6 +28,20 @@ WRITE_RETRY_S = 0.05
 _ROW = re.compile(
     r"table sample\.note: INSERT: .*topic\[text\]:'(\w+)' writer\[integer\]:(\d+) number\[integer\]:(\d+)"
 )
+
+SEED = 20_261_120
+
+SHORT_WINDOW: Final[dict[str, object]] = {
+    # The slot moves and is confirmed within the run …
+    "window_s": 2,
+    "heartbeat_interval_s": 1,
+    # … and history is larger than the load, so that a reset would be a failure.
+    "history_events_max": 100_000,
+    "history_age_max_s": 600,
+    "history_channel_max_bytes": 1 << 28,
+    "history_max_bytes": 1 << 30,
+    "log_level": "warning",
+}
 
 Note = tuple[str, int, int]
 """Topic, writer, number: unique for every note of a storm."""
@@ -148,3 +164,21 @@ def difference(listener: Listener, heard: Sequence[Note], expected: Sequence[Not
         f"{listener.channels}: heard {len(heard)} of {len(expected)}, {missing} missing, {extra} twice, "
         f"first difference at {parted}, {listener.connections} connections"
     )
+
+
+Disturbance = Callable[[], Awaitable[None]]
+
+
+class Storm(Protocol):
+    """Runs writers and listeners through disturbances and compares; returns the deliveries that were checked."""
+
+    async def __call__(
+        self,
+        database: Database,
+        listen: Callable[..., Listener],
+        disturb: Sequence[Disturbance],
+        *,
+        listeners: int,
+        notes: int,
+        pause_s: float = 0.0,
+    ) -> int: ...
