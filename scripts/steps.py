@@ -34,6 +34,11 @@ def tool(name: str) -> str:
     return str(ROOT / ".venv/bin" / name)
 
 
+def node(name: str) -> str:
+    """A program of the JavaScript packages."""
+    return str(ROOT / "node_modules/.bin" / name)
+
+
 def tests(name: str, *where: str, browser: bool = False, fast: bool = False) -> Step:
     """A step of pytest over some folders."""
     report = name.replace(" ", "-") + ".xml"
@@ -45,7 +50,7 @@ def tests(name: str, *where: str, browser: bool = False, fast: bool = False) -> 
 STEPS = (
     Step("lint: ruff check", (tool("ruff"), "check", "."), fast=True),
     Step("lint: ruff format", (tool("ruff"), "format", "--check", "."), fast=True),
-    Step("lint: oxlint", ("npm", "run", "--silent", "lint"), fast=True),
+    Step("lint: oxlint", (node("oxlint"), "--deny-warnings"), fast=True),
     Step("types: mypy", (tool("mypy"), *(path for path in CODE if any((ROOT / path).rglob("*.py")))), fast=True),
     Step("types: tsc", ("npm", "run", "--silent", "types"), fast=True),
     Step("contract: lint-imports", (tool("lint-imports"), "--no-logo"), fast=True),
@@ -54,11 +59,8 @@ STEPS = (
     Step(
         "tests: Vitest",
         (
-            "npm",
+            node("vitest"),
             "run",
-            "--silent",
-            "test",
-            "--",
             "--reporter=default",
             "--reporter=junit",
             f"--outputFile.junit={REPORTS / 'vitest.xml'}",
