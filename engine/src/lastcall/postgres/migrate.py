@@ -200,6 +200,8 @@ async def _apply_routines(connection: Connection, source: Source, progress: Prog
             [source.name, [*removed, *(file.name for file in changed)]],
         )
         before = [row[0] for row in await cursor.fetchall()]
+        # A body may name a routine of a later file; all are checked when all are there.
+        await connection.execute("set local check_function_bodies = off")
         for file in changed:
             progress(f"routine {source.name}/{file.name}")
             await _apply_routine(connection, source, file)
@@ -207,6 +209,7 @@ async def _apply_routines(connection: Connection, source: Source, progress: Prog
             "delete from lastcall.routine where source = %s and name = any(%s)", [source.name, removed]
         )
         await _drop_leftovers(connection, source, before)
+        await _check_bodies(connection, source)
     return [f"{source.name}/{file.name}" for file in changed] + [f"{source.name}/{name}" for name in removed]
 
 
@@ -266,17 +269,42 @@ async def _drop_leftovers(connection: Connection, source: Source, before: Sequen
                 ) from None
 
 
+async def _check_bodies(connection: Connection, source: Source) -> None:
+    """Have each language check its routines as it would have at their creation."""
+    await connection.execute("set local check_function_bodies = on")
+    cursor = await connection.execute(
+        "select r.name, p.oid, l.lanvalidator::regproc::text "
+        "from pg_proc p join pg_language l on l.oid = p.prolang join pg_namespace n on n.oid = p.pronamespace "
+        "cross join lateral pg_identify_object('pg_proc'::regclass, p.oid, 0) o "
+        "left join lastcall.routine r on r.source = %s and o.type || ' ' || o.identity = any(r.objects) "
+        "where n.nspname = any(%s) and l.lanvalidator <> 0 order by 1",
+        [source.name, list(source.schemas)],
+    )
+    for name, oid, validator in await cursor.fetchall():
+        try:
+            await connection.execute(sql.SQL("select {}(%s)").format(sql.SQL(validator)), [oid])
+        except psycopg.ProgrammingError as error:
+            raise _file_refused(source, name or "?", "", error) from error
+
+
 async def _run(connection: Connection, source: Source, file: File) -> None:
     try:
         await connection.execute(file.text.encode())
-    except psycopg.errors.OperationalError:
+    except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        line = 1 + file.text.encode()[: int(error.diag.statement_position or 1) - 1].count(b"\n")
-        hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-        raise StartRefused(
-            f"{source.name}/{file.name} line {line}: {error.diag.message_primary or error}{hint}"
-        ) from error
+        raise _file_refused(source, file.name, file.text, error) from error
+
+
+def _file_refused(source: Source, name: str, text: str, error: psycopg.Error) -> StartRefused:
+    """The file, the line where PostgreSQL tells it, its words and its hint."""
+    diagnosis = error.diag
+    place = ""
+    if text and diagnosis.statement_position:
+        place = f" line {1 + text[: int(diagnosis.statement_position) - 1].count(chr(10))}"
+    hint = f" ({diagnosis.message_hint})" if diagnosis.message_hint else ""
+    context = f" in {diagnosis.context}" if diagnosis.context else ""
+    return StartRefused(f"{source.name}/{name}{place}: {diagnosis.message_primary or error}{context}{hint}")
 
 
 async def _check_row_security(connection: Connection, source: Source, file: File) -> None:

@@ -47,19 +47,35 @@ class Segment(NamedTuple):
     """What became of one segment.
 
     rows: of each command that succeeded, in order, its first row as text (empty where it has none).
-    error: what PostgreSQL said about the first command that did not; None when the segment was committed.
-    finished: whether PostgreSQL has answered the segment to its end. If not, and without an `error`, nobody knows
-        whether it was committed.
+    error: what PostgreSQL said about the first command that did not; None when there was no such command.
+    finished: whether PostgreSQL has answered the segment to its end.
+    complete: whether every command has succeeded, so that only the end was missing.
     """
 
     rows: list[tuple[bytes | None, ...]]
     error: psycopg.Error | None
     finished: bool
+    complete: bool
 
     @property
     def committed(self) -> bool:
         """True when it certainly was."""
         return self.finished and self.error is None
+
+    @property
+    def unknown(self) -> bool:
+        """True when it may have been committed or not: the connection ended and PostgreSQL had refused nothing.
+
+        An ERROR rolls back. A FATAL instead of a command's result does, too; one that came after the last result may
+        have met the transaction behind its commit.
+        """
+        if self.finished:
+            return False
+        return self.error is None or (self.complete and self.error.diag.severity_nonlocalized != "ERROR")
+
+
+class NotSent(Exception):
+    """The connection was found broken before anything was sent; another one can be tried."""
 
 
 _prepared: WeakKeyDictionary[Connection, set[bytes]] = WeakKeyDictionary()
@@ -68,26 +84,32 @@ _prepared: WeakKeyDictionary[Connection, set[bytes]] = WeakKeyDictionary()
 async def run(connection: Connection, segments: Sequence[Sequence[Command]], wait_max_s: float) -> list[Segment]:
     """Run the segments in one round trip; one Segment for each.
 
-    A broken connection is no exception: the segments it left open are not `finished`. After `wait_max_s`, and when the
-    caller is cancelled, the connection is closed.
+    Raises NotSent. A connection that breaks later is no exception: the segments it left open are not `finished`. After
+    `wait_max_s`, and when the caller is cancelled, the connection is closed.
     """
     pgconn = connection.pgconn
     try:
+        # Notices a server that has gone away while the connection lay in the pool.
+        pgconn.consume_input()
         pgconn.enter_pipeline_mode()
-        prepared = _prepared.setdefault(connection, set())
-        exchange = _Exchange(pgconn, prepared, segments)
-        async with asyncio.timeout(wait_max_s):
-            await exchange.finished
-        pgconn.exit_pipeline_mode()
-    except TimeoutError:
-        exchange.leave()
-        pgconn.finish()
     except psycopg.Error:
         pgconn.finish()
-        return [Segment([], None, finished=False) for _ in segments]
-    except BaseException:
-        pgconn.finish()
-        raise
+        raise NotSent from None
+    exchange = _Exchange(pgconn, _prepared.setdefault(connection, set()), segments)
+    whole = False
+    try:
+        exchange.start()
+        async with asyncio.timeout(wait_max_s):
+            await exchange.ended
+        whole = exchange.whole
+    except (TimeoutError, psycopg.Error):
+        pass
+    finally:
+        exchange.leave()
+        if whole:
+            pgconn.exit_pipeline_mode()
+        else:
+            pgconn.finish()
     return exchange.segments()
 
 
@@ -97,16 +119,25 @@ class _Exchange:
     def __init__(self, pgconn: pq.abc.PGconn, prepared: set[bytes], segments: Sequence[Sequence[Command]]) -> None:
         self._pgconn = pgconn
         self._prepared = prepared
+        self._commands = segments
         self._loop = asyncio.get_running_loop()
         self._socket = pgconn.socket
         self._results: list[list[pq.abc.PGresult]] = [[]]
         self._expected: list[list[bytes | None]] = []
         self._left = len(segments)
         self._writing = False
-        self.finished: asyncio.Future[None] = self._loop.create_future()
-        for segment in segments:
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every segment has been answered."""
+        return not self._left
+
+    def start(self) -> None:
+        """Send. Raises psycopg.Error when the connection breaks meanwhile."""
+        for segment in self._commands:
             self._expected.append([name for command in segment for name in self._send(command)])
-            pgconn.pipeline_sync()
+            self._pgconn.pipeline_sync()
         self._loop.add_reader(self._socket, self._readable)
         self._flush()
 
@@ -129,7 +160,7 @@ class _Exchange:
         try:
             more = bool(self._pgconn.flush())
         except psycopg.Error:
-            self.leave()
+            self._end()
             return
         if more and not self._writing:
             self._loop.add_writer(self._socket, self._flush)
@@ -139,38 +170,40 @@ class _Exchange:
 
     def _readable(self) -> None:
         pgconn = self._pgconn
+        broken = False
         try:
             pgconn.consume_input()
         except psycopg.Error:
             # What came before the break has been read and still counts.
-            pass
+            broken = True
         while self._left and not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
-                if pgconn.status == pq.ConnStatus.BAD:
-                    self.leave()
-                    return
+                if broken or pgconn.status == pq.ConnStatus.BAD:
+                    break
             elif result.status == pq.ExecStatus.PIPELINE_SYNC:
                 self._left -= 1
                 self._results.append([])
             else:
                 self._results[-1].append(result)
-        if not self._left:
-            self.leave()
+        if not self._left or broken or pgconn.status == pq.ConnStatus.BAD:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def leave(self) -> None:
-        """Stop listening to the socket; a second time is harmless."""
+        """Let go of the socket."""
         self._loop.remove_reader(self._socket)
         if self._writing:
             self._loop.remove_writer(self._socket)
-            self._writing = False
-        if not self.finished.done():
-            self.finished.set_result(None)
 
     def segments(self) -> list[Segment]:
         """What was received, by segment."""
         found = []
-        for place, expected in enumerate(self._expected):
+        for place in range(len(self._commands)):
+            expected = self._expected[place] if place < len(self._expected) else []
             results = self._results[place] if place < len(self._results) else []
             found.append(self._segment(expected, results, place < len(self._results) - 1))
         return found
@@ -178,17 +211,19 @@ class _Exchange:
     def _segment(self, expected: Sequence[bytes | None], results: Sequence[pq.abc.PGresult], finished: bool) -> Segment:
         rows: list[tuple[bytes | None, ...]] = []
         error: psycopg.Error | None = None
+        good = 0
         for place, result in enumerate(results):
             name = expected[place] if place < len(expected) else None
             if result.status in _OK:
+                good += 1
                 if name is None:
-                    rows.append(tuple(result.get_value(0, column) for column in range(result.nfields)) if result.ntuples else ())
+                    rows.append(_row(result))
                 continue
-            if name is not None:
-                self._prepared.discard(name)
             if error is None and result.error_field(pq.DiagnosticField.SQLSTATE) is not None:
                 error = psycopg.errors.error_from_result(result)
-        for name in expected[len(results) :]:
-            if name is not None:
-                self._prepared.discard(name)
-        return Segment(rows, error, finished)
+        self._prepared.difference_update(name for name in expected[good:] if name is not None)
+        return Segment(rows, error, finished, good == len(expected) > 0)
+
+
+def _row(result: pq.abc.PGresult) -> tuple[bytes | None, ...]:
+    return tuple(result.get_value(0, column) for column in range(result.nfields)) if result.ntuples else ()

@@ -36,6 +36,7 @@ PREPARE_AFTER = 1
 RECONNECT_S = 0.5
 """While the database is away, it is tried again this often as long as a request waits."""
 
+ALIVE_WAIT_MAX_S = 1.0
 LIFETIME_S = 3600.0
 IDLE_MAX_S = 300.0
 
@@ -77,7 +78,10 @@ class Pool:
             "lock_timeout": _ms(config.lock_timeout_s),
             "idle_in_transaction_session_timeout": _ms(2 * config.statement_timeout_s),
         }
+        self._connections_max = config.pool_max
+        self._out = 0
         self._answers = True
+        self._revival: asyncio.Task[None] | None = None
         self._pool = AsyncConnectionPool(
             self._url,
             connection_class=psycopg.AsyncConnection[tuple[Any, ...]],
@@ -105,6 +109,8 @@ class Pool:
 
     async def close(self) -> None:
         """Close every connection; those in use when they are given back."""
+        if self._revival is not None:
+            self._revival.cancel()
         await self._pool.close()
 
     @property
@@ -122,29 +128,27 @@ class Pool:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for the duration of the block. A transaction left open in it is rolled back."""
         connection = await self._take()
+        self._out += 1
         try:
             yield connection
         finally:
+            self._out -= 1
             await self._pool.putconn(connection)
 
     async def _take(self) -> Connection:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait_max_s
         while True:
-            remaining = deadline - loop.time()
             try:
-                connection = await self._pool.getconn(
-                    min(remaining, self._wait_max_s if self._answers else RECONNECT_S)
-                )
+                connection = await self._pool.getconn(deadline - loop.time())
             except TooManyRequests:
                 raise Refusal("LC203", f"{WAITING_MAX} requests wait for a connection already") from None
             except PoolClosed:
                 raise Refusal("LC209") from None
             except PoolTimeout:
-                if loop.time() < deadline - RECONNECT_S / 10 and not self._answers:
-                    continue
-                raise Refusal("LC203" if self._answers else "LC202") from None
-            if _alive(connection):
+                busy = self._answers and self._out >= self._connections_max
+                raise Refusal("LC203" if busy else "LC202") from None
+            if await _alive(connection):
                 return connection
             await connection.close()
             await self._pool.putconn(connection)
@@ -159,23 +163,33 @@ class Pool:
         self._answers = True
 
     def _note_silence(self, _: object) -> None:
+        """The library has given up an attempt to connect. It tries again when the next request comes; for those that
+        wait already it has to be asked."""
         self._answers = False
+        if self._revival is None or self._revival.done():
+            self._revival = asyncio.create_task(self._revive())
+
+    async def _revive(self) -> None:
+        while not self._answers and self.stats().waiting:
+            await self._pool.check()
+            await asyncio.sleep(RECONNECT_S)
 
 
-def _alive(connection: Connection) -> bool:
-    """Whether an idle connection still stands, without a round trip: a server that has gone has sent an end of file or
-    a last word, and an idle server says nothing else of itself but notices."""
+async def _alive(connection: Connection) -> bool:
+    """Whether an idle connection still stands, for most without a round trip: an idle server says nothing, one that has
+    gone has left its last word or an end of file. What speaks is asked."""
     if connection.closed:
         return False
-    readable = select.poll()
-    readable.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-    if not readable.poll(0):
+    speaks = select.poll()
+    speaks.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    if not speaks.poll(0):
         return True
     try:
-        connection.pgconn.consume_input()
-    except psycopg.OperationalError:
+        async with asyncio.timeout(ALIVE_WAIT_MAX_S):
+            await connection.execute("")
+    except (psycopg.Error, TimeoutError):
         return False
-    return not connection.closed and not connection.pgconn.is_busy()
+    return True
 
 
 def _ms(seconds: float) -> str:
