@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from lastcall.cli import bench, database, listen, serving, tokens
+from lastcall.cli import bench, database, listen, serving, shell, tokens
 from lastcall.config import ConfigError
 from lastcall.errors import LastcallError
 
@@ -23,7 +23,7 @@ command = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (serving, database, listen, tokens, bench):
+for module in (serving, database, shell, listen, tokens, bench):
     module.add_to(command)
 
 
