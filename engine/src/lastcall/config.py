@@ -79,7 +79,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     events_per_transaction_max: Annotated[
         Count, _doc("More events of one transaction on one channel become one reset.")
     ] = 10_000
+    transaction_max_bytes: Annotated[
+        Size, _doc("Events of one transaction beyond this become a reset of their kinds.")
+    ] = 64 << 20
     feed_yield_messages: Annotated[Count, _doc("Decoding yields to the loop after this many messages.")] = 2_000
+    catalog_check_interval_s: Annotated[Seconds, _doc("Watched tables are looked at for DDL this often.")] = 5.0
+    slot_wait_max_s: Annotated[Seconds, _doc("A new slot waits this long for open transactions to end.")] = 30.0
+    reconnect_wait_max_s: Annotated[Seconds, _doc("Longest wait before the feed tries the database again.")] = 2.0
 
     # Hub
     history_events_max: Annotated[Count, _doc("Events kept per channel.")] = 1_000
