@@ -2,7 +2,7 @@
  * no HTTP, no epoll, no parsing. The other end is the load generator with --raw, which only reads.
  *
  * Prints "listening PORT", then one line of JSON. */
-#include "common.h"
+#include "system.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -6,7 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "common.h"
+#include "system.h"
 
 #define FIRST_CAPACITY 4096
 #define FIRST_LSN 0x16b3748ull /* positions as long as PostgreSQL's on a young cluster */

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common.h"
+#include "system.h"
 
 #define GAPS_MAX 65536
 

@@ -189,7 +189,8 @@ static void ask(struct listener *listener)
         lose(listener);
         return;
     }
-    watch(all->epoll, EPOLL_CTL_MOD, listener->fd, EPOLLIN, EPOLL_KEY(KIND_LISTENER, listener->number));
+    watch(all->epoll, EPOLL_CTL_MOD, listener->fd, EPOLLIN | EPOLLRDHUP | EPOLLET,
+          EPOLL_KEY(KIND_LISTENER, listener->number));
     if (all->options->raw) {
         listener->state = LISTENER_OPEN;
         count_live(listener, true);
@@ -242,24 +243,26 @@ static void open_stream(struct listener *listener, size_t length)
         decode(listener, length - head);
 }
 
-static void read_from(struct listener *listener)
+/* One recv(). True when there may be more: it filled the buffer. */
+static bool read_from(struct listener *listener)
 {
     struct listeners *all = listener->all;
     ssize_t got = recv(listener->fd, inbox + listener->stream.rest_length, READ_MAX, MSG_DONTWAIT);
     if (got <= 0) {
         if (got == 0 || errno != EAGAIN)
             lose(listener);
-        return;
+        return false;
     }
     all->now = now_ns();
     all->reads++;
     all->bytes += (uint64_t)got;
     if (all->options->raw)
-        return;
+        return got == READ_MAX;
     if (listener->state == LISTENER_ASKED)
         open_stream(listener, (size_t)got);
     else
         decode(listener, (size_t)got);
+    return got == READ_MAX;
 }
 
 void listeners_event(struct listeners *listeners, uint32_t number, uint32_t events)
@@ -267,8 +270,13 @@ void listeners_event(struct listeners *listeners, uint32_t number, uint32_t even
     struct listener *listener = &listeners->list[number];
     if (listener->state == LISTENER_CONNECTING)
         ask(listener);
-    else if (listener->fd >= 0 && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        read_from(listener);
+    else if (listener->fd >= 0) {
+        /* Edge-triggered, which saves the kernel a second look at each socket: a short read has taken all there was,
+         * and what comes later is a new edge. Only an end that has come already must be read to the end. */
+        bool ending = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+        while ((read_from(listener) || ending) && listener->fd >= 0)
+            ;
+    }
 }
 
 static void start(struct listener *listener)

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "common.h"
+#include "system.h"
 
 #define HEADERS_MAX_BYTES 4096
 

@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common.h"
+#include "system.h"
 #include "fanout.h"
 
 #define FILES_MAX 20000

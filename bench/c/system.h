@@ -1,7 +1,7 @@
 /* What every program of the suite needs: time, sockets, refusal. Errors end the process with a sentence; a benchmark
  * that goes on after an unexpected error measures something else. */
-#ifndef BENCH_COMMON_H
-#define BENCH_COMMON_H
+#ifndef BENCH_SYSTEM_H
+#define BENCH_SYSTEM_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "common.h"
+#include "system.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
