@@ -33,7 +33,7 @@ async def answer(pool: Pool) -> object:
 
 
 async def test_session_is_pinned(databases: Databases) -> None:
-    """Every connection has the session settings of the protocol, the configured timeouts, and the authenticator's login."""
+    """Every connection has the protocol's session settings, the configured timeouts, and the authenticator's login."""
     database = databases.create((), {"statement_timeout_s": 7, "lock_timeout_s": 1.5})
     async with opened(database.authenticator_url, database) as pool, pool.connection() as connection:
         assert connection.autocommit
@@ -137,7 +137,7 @@ async def test_cut_link(database: Database, make_proxy: Callable[[int], FaultPro
 async def test_wrong_password_is_named(database: Database) -> None:
     """A pool that cannot log in refuses to open, naming the user and what to do, never the password."""
     pool = Pool(database.authenticator_url.replace("password=", "password=wrong"), database.config)
-    with pytest.raises(StartRefused, match="lastcall_authenticator cannot log in .* migrate") as refused:
+    with pytest.raises(StartRefused, match=r"lastcall_authenticator cannot log in .* migrate") as refused:
         await pool.open()
     assert "wrong" not in str(refused.value)
 

