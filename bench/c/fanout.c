@@ -97,7 +97,7 @@ static void encode(struct fanout *fanout, const char *data, size_t length)
 {
     char *slot = fanout->ring[fanout->events % RING_EVENTS];
     char block[EVENT_BYTES_MAX];
-    int size = snprintf(block, sizeof block, "id: 9f31c2.%llx.1\nevent: bench\nchannel: bench:1\ndata: %.*s\n\n",
+    int size = snprintf(block, sizeof block, "id: 9f31c2.%llx.1\nevent: bench\nchannel: topic:bench\ndata: %.*s\n\n",
                         FIRST_LSN + 0x1d8ull * fanout->events, (int)length, data);
     int chunk = snprintf(slot, EVENT_BYTES_MAX, "%x\r\n%s\r\n", (unsigned)size, block);
     if (size >= (int)sizeof block || chunk >= EVENT_BYTES_MAX)

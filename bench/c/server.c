@@ -52,7 +52,7 @@ static bool start_listening(struct connection *connection, int fd)
 {
     static const char head[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\n"
                                "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n";
-    static const char joined[] = "retry: 2000\nid: 9f31c2.0.0\nevent: joined\ndata: {\"channels\":[\"bench:1\"],"
+    static const char joined[] = "retry: 2000\nid: 9f31c2.0.0\nevent: joined\ndata: {\"channels\":[\"topic:bench\"],"
                                  "\"heartbeat_s\":15,\"resumed\":false}\n\n";
     char text[sizeof head + sizeof joined + 16];
     int length = snprintf(text, sizeof text, "%s%zx\r\n%s\r\n", head, sizeof joined - 1, joined);
