@@ -65,6 +65,7 @@ class Refusal(LastcallError):
     detail: one sentence of facts for this occasion, English, free of secrets; may be empty.
     facts: further facts for programs; JSON values only.
     retry_after_s: for status 429 and 503, goes into `Retry-After`.
+    incident: the number under which the log tells more; only for mistakes of the server.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Refusal(LastcallError):
         *,
         facts: Mapping[str, Any] | None = None,
         retry_after_s: float | None = None,
+        incident: str | None = None,
     ) -> None:
+        self.incident = incident
         self.code = number if isinstance(number, Code) else CODES[number]
         self.detail = detail
         self.facts = dict(facts or {})
@@ -99,6 +102,8 @@ class Refusal(LastcallError):
             document["facts"] = self.facts
         if self.retry_after_s is not None:
             document["retry_after_s"] = self.retry_after_s
+        if self.incident is not None:
+            document["incident"] = self.incident
         return document
 
 
