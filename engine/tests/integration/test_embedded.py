@@ -199,7 +199,7 @@ def processes_in(data: Path) -> list[str]:
 
 
 def test_stale_pid_of_a_stranger(data: Path, start: Callable[[Path], Embedded]) -> None:
-    """A pid file whose number belongs to another process by now (a reboot) does not stop the start; nor is it killed."""
+    """A pid file whose number is another process's by now (a reboot) stops no start, and that one is not killed."""
     embedded = start(data)
     embedded.start()
     path = data / "postgres" / "postmaster.pid"

@@ -29,7 +29,7 @@ from lastcall.postgres.installation import Account, Installation, run
 START_WAIT_MAX_S = 60.0
 STOP_WAIT_MAX_S = 20.0
 IMMEDIATE_WAIT_MAX_S = 10.0
-READ_MAX_BYTES = 16 << 20
+READ_MAX_BYTES = 1 << 20
 LOG_TAIL_LINES = 8
 LOG_MAX_BYTES = 8 << 20
 _POLL_S = 0.01
@@ -258,11 +258,10 @@ class Cluster:
 
 
 def _read(path: Path) -> str:
-    """A file of the account's, no link; see `_write`. Raises OSError."""
-    with os.fdopen(
-        os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="utf-8", errors="replace"
-    ) as file:
-        return file.read(READ_MAX_BYTES)
+    """The end of a file of the account's, no link; see `_write`. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - READ_MAX_BYTES))
+        return file.read(READ_MAX_BYTES).decode(errors="replace")
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
