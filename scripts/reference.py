@@ -5,16 +5,19 @@ One function a page; each reads the one place where the thing is declared and re
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, get_args, get_origin
 
 import msgspec
 import typer.main
 
+import lastcall
 from lastcall.cli import command
 from lastcall.config import ENVIRONMENT_PREFIX, Config
 
@@ -137,7 +140,7 @@ using errcode = 'LC113'` in a function is the error that the caller sees. A numb
 
 def _parameter_row(parameter: Any) -> tuple[str, ...]:
     is_option = parameter.param_type_name == "option"
-    names = ", ".join(f"`{name}`" for name in parameter.opts) if is_option else f"`{parameter.human_readable_name}`"
+    names = ", ".join(f"`{name}`" for name in parameter.opts) if is_option else f"`{parameter.name.upper()}`"
     default = parameter.default
     shown = "" if parameter.required or default in (None, False) else f" Default `{default}`."
     return names, (getattr(parameter, "help", None) or "") + (" Required." if parameter.required else shown)
@@ -175,7 +178,47 @@ What an application's SQL may call, and what the server itself calls. Everything
     return page + table(("function", "who may", "what it does"), rows)
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings, "errors.md": errors, "cli.md": cli, "sql.md": sql}
+def python() -> str:
+    """The names of `lastcall.__all__`: arguments, docstring, methods."""
+    page = (
+        HEADER.format(source="the docstrings of `lastcall.__all__`")
+        + """# Python
+
+What an application imports from `lastcall`; nothing inside the package is for it.
+"""
+    )
+    for name in lastcall.__all__:
+        value = getattr(lastcall, name)
+        page += f"\n## {name}\n\n    {name}{_arguments(value)}\n\n" + _indented(inspect.getdoc(value) or "")
+        for member, found in vars(value).items() if isinstance(value, type) else ():
+            if not member.startswith("_") and inspect.getdoc(found) and isinstance(found, FunctionType | property):
+                page += f"\n### {name}.{member}{_arguments(found)}\n\n" + _indented(inspect.getdoc(found) or "")
+    return page
+
+
+def _arguments(value: object) -> str:
+    """The names of the arguments; those that may be left out have `=…`."""
+    if value is lastcall.Config:
+        return "(…)"
+    if isinstance(value, property) or getattr(value, "_is_protocol", False) or not callable(value):
+        return ""
+    if isinstance(value, type) and issubclass(value, Exception) and "__init__" not in vars(value):
+        return ""
+    parameters = [item for item in inspect.signature(value).parameters.values() if item.name != "self"]
+    return "(" + ", ".join(item.name + ("" if item.default is item.empty else "=…") for item in parameters) + ")"
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}\n" if line else "\n" for line in text.splitlines())
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings,
+    "errors.md": errors,
+    "cli.md": cli,
+    "sql.md": sql,
+    "python.md": python,
+}
 
 
 def main(arguments: list[str]) -> int:

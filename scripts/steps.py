@@ -54,7 +54,6 @@ STEPS = (
     Step("types: mypy", (tool("mypy"), *(path for path in CODE if any((ROOT / path).rglob("*.py")))), fast=True),
     Step("types: tsc", ("npm", "run", "--silent", "types"), fast=True),
     Step("contract: lint-imports", (tool("lint-imports"), "--no-logo"), fast=True),
-    Step("docs: reference is current", (PYTHON, "scripts/reference.py", "--check"), fast=True),
     tests("unit", "engine/tests/unit", fast=True),
     Step(
         "tests: Vitest",
