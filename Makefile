@@ -19,8 +19,8 @@ test: ## All tests: lint, types, imports, unit, SQL, integration, conformance, f
 check: ## The fast part of the tests, under a minute
 	@scripts/bootstrap python node && exec .venv/bin/python scripts/steps.py check
 
-bench: ## Measure, and print the table of docs/reference/benchmarks.md
-	@scripts/bootstrap python bench && exec .venv/bin/lastcall bench
+bench: ## Measure and print the table (ARGS=--write puts it into docs/reference/benchmarks.md)
+	@scripts/bootstrap python bench && exec .venv/bin/python -m bench $(ARGS)
 
 docs: ## Write the reference pages that come from the code
 	@scripts/bootstrap python && .venv/bin/python scripts/reference.py
