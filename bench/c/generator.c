@@ -160,7 +160,7 @@ static void run(int epoll)
     struct epoll_event events[BATCH];
     while (phase != PHASE_END) {
         poll_publishers();
-        int ready = epoll_wait(epoll, events, BATCH, IDLE_MS);
+        int ready = epoll_wait(epoll, events, BATCH, options.spin ? 0 : IDLE_MS);
         if (ready < 0 && errno != EINTR)
             die("epoll_wait");
         uint64_t now = now_ns();

@@ -25,12 +25,13 @@ static const char manual[] =
     "  --connect-ms N        (20000) --drain-ms N  (10000)  --retry-ms MIN MAX given as MIN-MAX (250-750)\n"
     "  --wait                when all are live, wait for a line on standard input: `go` starts the publishers,\n"
     "                        `expect P N` says that publisher P (somebody else) has sent N events, `end` finishes\n"
+    "  --spin                never sleep: senders need not wake us, as they need not wake clients elsewhere\n"
     "  --tag TEXT            4 characters that mark this run's events (from the process id)\n"
     "\n"
     "Exit status: 0 all well, 2 an event was lost, doubled, out of order or foreign, 1 anything else.\n";
 
 enum { PORT = 1000, CORE, LISTENERS, TARGET, HEADER, WEBSOCKET, RAW, RESUME, WAIT, PACED, PUBLISHERS, PUBLISH_PATH,
-       PUBLISH_HEADER, BODY, WARMUP, WINDOW, REQUESTS, CONNECT, DRAIN, RETRY, TAG, HELP };
+       PUBLISH_HEADER, BODY, WARMUP, WINDOW, REQUESTS, CONNECT, DRAIN, RETRY, TAG, SPIN, HELP };
 
 static const struct option names[] = {
     {"port", 1, 0, PORT},           {"core", 1, 0, CORE},
@@ -44,6 +45,7 @@ static const struct option names[] = {
     {"requests-max", 1, 0, REQUESTS}, {"connect-ms", 1, 0, CONNECT},
     {"drain-ms", 1, 0, DRAIN},      {"retry-ms", 1, 0, RETRY},
     {"tag", 1, 0, TAG},             {"help", 0, 0, HELP},
+    {"spin", 0, 0, SPIN},
     {0, 0, 0, 0},
 };
 
@@ -77,6 +79,7 @@ static void read_option(struct options *options, int option, char *value)
     case RAW: options->raw = true; break;
     case RESUME: options->resume = true; break;
     case WAIT: options->wait = true; break;
+    case SPIN: options->spin = true; break;
     case PACED: options->paced = true; break;
     case PUBLISHERS: options->publishers = number("publishers", value, 0, PUBLISHERS_MAX); break;
     case PUBLISH_PATH: options->publish_path = value; break;

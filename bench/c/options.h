@@ -12,7 +12,7 @@ struct options {
     long port, core;
     long listeners;           /* connections that listen */
     const char *path;         /* their request target; every `{i}` becomes the listener's number */
-    bool websocket, raw, resume, wait, paced;
+    bool websocket, raw, resume, wait, paced, spin;
     char headers[HEADERS_MAX_BYTES];         /* lines of the listeners' requests, each ending in CRLF */
     char publish_headers[HEADERS_MAX_BYTES]; /* of the publishers' */
     long publishers;          /* closed loop: each has one request under way */
