@@ -5,6 +5,7 @@
 .PHONY: help demo test check bench docs fmt build clean
 
 PORT ?= 8000
+ARGS ?= --write
 export PATH := $(CURDIR)/.node/bin:$(PATH)
 
 help: ## This list
@@ -14,13 +15,13 @@ demo: ## Start everything on an embedded PostgreSQL and print the address (PORT=
 	@scripts/bootstrap python web && exec .venv/bin/lastcall demo --port "$(PORT)"
 
 test: ## All tests: lint, types, imports, unit, SQL, integration, conformance, faults, browser
-	@scripts/bootstrap python web browser && exec .venv/bin/python scripts/steps.py test
+	@scripts/bootstrap python web browser compiler && exec .venv/bin/python scripts/steps.py test
 
 check: ## The fast part of the tests, under a minute
 	@scripts/bootstrap python node && exec .venv/bin/python scripts/steps.py check
 
-bench: ## Measure and print the table (ARGS=--write puts it into docs/reference/benchmarks.md)
-	@scripts/bootstrap python bench && exec .venv/bin/python -m bench $(ARGS)
+bench: ## Measure, print the table and put it into docs/reference/benchmarks.md (ARGS=--quick …)
+	@scripts/bootstrap python compiler nchan && exec .venv/bin/python -m bench $(ARGS)
 
 docs: ## Write the reference pages that come from the code
 	@scripts/bootstrap python && .venv/bin/python scripts/reference.py
