@@ -21,7 +21,7 @@ check: ## The fast part of the tests, under a minute
 	@scripts/bootstrap python node && exec .venv/bin/python scripts/steps.py check
 
 bench: ## Measure, print the table and put it into docs/reference/benchmarks.md (ARGS=--quick …)
-	@scripts/bootstrap python compiler nchan && exec .venv/bin/python -m bench $(ARGS)
+	@scripts/bootstrap python bench && exec .venv/bin/python -m bench $(ARGS)
 
 docs: ## Write the reference pages that come from the code
 	@scripts/bootstrap python && .venv/bin/python scripts/reference.py
