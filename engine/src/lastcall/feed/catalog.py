@@ -4,11 +4,14 @@ Promises:
 
 * `problems` names everything that would make a watch impossible, silent, or a danger to writes (PostgreSQL refuses an
   UPDATE of a published table without a usable replica identity), before it could do harm.
+* `fingerprints` changes for a kind of channel whenever something changes that decides what is heard on it (a watch of a
+  table that feeds it, the columns that such a watch names, what is wrong with it), else never.
 * Nothing here asks a database; `Catalog.parse` reads what `lastcall.feed_catalog` answered.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -16,10 +19,13 @@ import msgspec
 
 from lastcall.errors import StartRefused
 from lastcall.feed.values import TypeFacts, codec, names_channels
-from lastcall.feed.watch import Watch, by_table
+from lastcall.feed.watch import Watch, by_table, kinds_of
 
 PUBLISHED_ROWS: Final = "lastcall.published"
-"""Where `lastcall.publish` and `lastcall.revoke` go when messages cannot be trusted; always published."""
+"""Where `lastcall.publish` and `lastcall.revoke` go when messages cannot be trusted."""
+PATH: Final = "lastcall.path"
+"""Whether messages can be trusted. Published, so that the feed learns of a change at its place in the stream."""
+ENGINE_TABLES: Final = (PUBLISHED_ROWS, PATH)
 
 GENERATED_COLUMNS_SINCE: Final = 180000
 _KINDS_NOT_WATCHED: Final = {
@@ -110,7 +116,7 @@ class _Answer(msgspec.Struct):
 
 def asked_for(watches: Sequence[Watch]) -> list[str]:
     """The tables to ask the catalog about."""
-    return [*by_table(watches), PUBLISHED_ROWS]
+    return [*by_table(watches), *ENGINE_TABLES]
 
 
 class Problem(NamedTuple):
@@ -146,7 +152,6 @@ def refuse(found: Sequence[Problem]) -> None:
 
 def _publication_problems(catalog: Catalog) -> Iterable[str]:
     publication = catalog.publication
-    rows = catalog.tables.get(PUBLISHED_ROWS)
     if publication is None:
         yield "the publication is missing: run `lastcall migrate`"
         return
@@ -154,8 +159,10 @@ def _publication_problems(catalog: Catalog) -> Iterable[str]:
         yield "the publication is FOR ALL TABLES and reads what no watch names: drop it and run `lastcall migrate`"
     if not publication.whole or (publication.generated != "s" and catalog.version >= GENERATED_COLUMNS_SINCE):
         yield "the publication was altered and leaves something out: run `lastcall migrate`"
-    if rows is None or not rows.published or rows.narrowed:
-        yield f"{PUBLISHED_ROWS} is not published: run `lastcall migrate`"
+    for name in ENGINE_TABLES:
+        table = catalog.tables.get(name)
+        if table is None or not table.published or table.narrowed:
+            yield f"{name} is not in the publication: run `lastcall migrate`"
 
 
 def _membership_problems(table: TableFacts) -> Iterable[str]:
@@ -176,7 +183,7 @@ def _table_problems(watch: Watch, table: TableFacts, catalog: Catalog) -> Iterab
     if not table.key:
         yield "has no primary key: a row could not be named when it is gone"
     elif not table.identity_columns:
-        yield "has no usable replica identity (a deferrable primary key is none): published, UPDATE and DELETE would fail"
+        yield "has no usable replica identity (a deferrable primary key is none): UPDATE and DELETE would fail"
     else:
         yield from _identity_problems(watch, table)
     yield from _column_problems(watch, table, catalog)
@@ -212,3 +219,29 @@ def _column_problems(watch: Watch, table: TableFacts, catalog: Catalog) -> Itera
             yield f"has {name} of type {column.type_name}, which no event can carry"
         elif name in watch.channel_columns and not names_channels(column.type, catalog.types):
             yield f"has {name} of type {column.type_name}, which cannot stand in a channel's name"
+
+
+def fingerprints(watches: Sequence[Watch], catalog: Catalog) -> dict[str, str]:
+    """Kind of channel → digest of all that decides what is heard on it. Order counts: the first match renders."""
+    wrong = problems(watches, catalog, published=True)
+    groups: dict[str, list[Any]] = {kind: [] for kind in sorted(kinds_of(watches))}
+    for name, group in sorted(by_table(watches).items()):
+        form = [name, _shape(group, catalog.tables.get(name)), [_declaration(watch) for watch in group]]
+        form.append(sorted(problem.reason for problem in wrong if problem.watch is None or problem.watch in group))
+        for kind in kinds_of(group):
+            groups[kind].append(form)
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    return {kind: hashlib.sha256(encode(group)).hexdigest()[:16] for kind, group in groups.items()}
+
+
+def _declaration(watch: Watch) -> list[Any]:
+    return [watch.channels, watch.event, watch.columns, sorted(watch.operations), watch.where]
+
+
+def _shape(watches: Sequence[Watch], table: TableFacts | None) -> list[Any]:
+    """What of the table shows in events: its identity, its key, and the types of the columns named."""
+    if table is None:
+        return []
+    named = {name for watch in watches for name in (*watch.columns, *watch.channel_columns, *(watch.where or ()))}
+    columns = [(column.name, column.type_name) for column in table.columns if column.name in named]
+    return [table.oid, table.key, table.identity_columns, columns]

@@ -67,7 +67,7 @@ class Feed(Protocol):
         """Whatever is at or before `position` is safe downstream. The feed lets the source forget no more than the
         smallest of this, the history window, and the oldest transaction not yet seen visible (`unseen`).
 
-        Until the first call, delivery itself is the acknowledgement; a sink that writes elsewhere calls this in `begin`.
+        Until the first call, delivery itself is the acknowledgement; a sink that writes elsewhere calls it in `begin`.
         """
 
     async def stop(self) -> None:

@@ -5,10 +5,10 @@ Promises:
 * `Keepalive.parse` raises DecodeError on anything that is not one.
 * `statuses` makes the pair of status updates that confirms what may be forgotten without making a fast shutdown wait.
 
-Source: PostgreSQL, "Streaming Replication Protocol". At a shutdown the walsender ends once what was confirmed as flushed
-equals what it has sent; only where that is 0/0 does it compare what was confirmed as written. A flush that is held back
-for the history would therefore let the shutdown wait for ever. So the first update moves the slot, and the second takes
-the flush back (which the slot ignores), so that the walsender is left with the written position.
+Source: PostgreSQL, "Streaming Replication Protocol". At a shutdown the walsender ends once what was confirmed as
+flushed equals what it has sent; only where that is 0/0 does it compare what was confirmed as written. A flush that is
+held back for the history would therefore let the shutdown wait for ever. So the first update moves the slot, and the
+second takes the flush back (which the slot ignores), so that the walsender is left with the written position.
 """
 
 from __future__ import annotations

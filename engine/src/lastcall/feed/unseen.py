@@ -1,7 +1,7 @@
 """Transactions that were delivered and may not be visible to readers yet.
 
-A walsender can show a commit before other sessions see it (with synchronous replication by seconds). A state that is read
-"at position P" must see everything at or before P, and the slot must not forget what no reader has seen.
+A walsender can show a commit before other sessions see it (with synchronous replication by seconds). A state that is
+read "at position P" must see everything at or before P, and the slot must not forget what no reader has seen.
 
 Promises:
 

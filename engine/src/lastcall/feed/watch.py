@@ -1,14 +1,10 @@
 """What an application wants to be told: which changes of a table become which event on which channels.
 
-Promises:
-
-* `check` refuses what can be known to be wrong without a database; what needs the catalog is `catalog.problems`.
-* `fingerprints` changes for a kind of channel whenever anything that decides what is heard on it changes, else never.
+`check` refuses what can be known to be wrong without a database; what needs one is `catalog.problems`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
@@ -125,18 +121,3 @@ def by_table(watches: Iterable[Watch]) -> dict[str, list[Watch]]:
 def kinds_of(watches: Iterable[Watch]) -> frozenset[str]:
     """All kinds of channel that these watches feed."""
     return frozenset(kind for watch in watches for kind in watch.kinds)
-
-
-def fingerprints(watches: Sequence[Watch]) -> dict[str, str]:
-    """Kind of channel → digest of all watches of all tables that feed it. The order counts: the first match renders."""
-    tables = by_table(watches)
-    groups: dict[str, list[Any]] = {kind: [] for kind in sorted(kinds_of(watches))}
-    for table in sorted(tables):
-        form = [
-            [watch.channels, watch.event, watch.columns, sorted(watch.operations), watch.where]
-            for watch in tables[table]
-        ]
-        for kind in kinds_of(tables[table]):
-            groups[kind].append([table, form])
-    encode = msgspec.json.Encoder(order="deterministic").encode
-    return {kind: hashlib.sha256(encode(group)).hexdigest()[:16] for kind, group in groups.items()}
