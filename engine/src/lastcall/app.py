@@ -24,7 +24,8 @@ import msgspec
 from starlette.routing import BaseRoute
 
 from lastcall.config import Config
-from lastcall.errors import Code, StartRefused
+from lastcall.errors import Code, Refusal, StartRefused
+from lastcall.event import CHANNEL
 from lastcall.feed.watch import Watch
 
 ENTRY_POINT_GROUP = "lastcall.apps"
@@ -188,6 +189,19 @@ def installed(names: Sequence[str] = ()) -> tuple[App, ...]:
     )
     check_disjoint(apps)
     return apps
+
+
+def find_channel(apps: Sequence[App], name: str) -> tuple[App, Channel, dict[str, str]]:
+    """Whose channel `name` is, of which pattern, and what its fields are. Raises Refusal LC401 when it is no channel's
+    name, LC409 when no application has such a channel."""
+    if CHANNEL.fullmatch(name) is None:
+        raise Refusal("LC401")
+    for app in apps:
+        for channel in app.channels:
+            fields = channel.match(name)
+            if fields is not None:
+                return app, channel, fields
+    raise Refusal("LC409", facts={"channel": name})
 
 
 def _entry_point(found: Mapping[str, EntryPoint], name: str) -> EntryPoint:

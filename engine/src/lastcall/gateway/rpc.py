@@ -1,0 +1,116 @@
+"""`POST /rpc/{app}.{function}`: a JSON object of named arguments in, the function's value out, after COMMIT.
+
+Promises (spec/protocol.md, 8):
+
+* Each call is one transaction; the answer leaves after its COMMIT, with a position at or after it.
+* With `Idempotency-Key` a call applies once. The key belongs to (issuer, subject, function) and to what was asked: the
+  arguments by name, whatever their order and the blanks between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from lastcall.auth import Principal
+from lastcall.config import Config
+from lastcall.errors import Refusal
+from lastcall.gateway.admission import Admission
+from lastcall.gateway.functions import Catalogue
+from lastcall.gateway.http import JSON_TYPE, NO_STORE, Header, answer, decode, header, read_json_body
+from lastcall.meter import Meter
+from lastcall.position import Position
+from lastcall.postgres.call import Answer, Caller, Identity, Key
+
+KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+Arguments = dict[str, msgspec.Raw]
+
+_arguments: Final = msgspec.json.Decoder(Arguments)
+
+
+def identity_of(principal: Principal) -> Identity:
+    """As whom SQL runs for this principal."""
+    return Identity(principal.role, msgspec.json.encode(principal.claims))
+
+
+def request_hash(arguments: Mapping[str, msgspec.Raw]) -> bytes:
+    """What is asked, as 32 bytes: names and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arguments):
+        value = bytes(arguments[name])
+        for part in (name.encode(), value):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return digest.digest()
+
+
+def key_of(principal: Principal, function: str, key: str | None, arguments: Mapping[str, msgspec.Raw]) -> Key | None:
+    """The idempotency key of this call, None where it came without one. Raises Refusal LC004, LC005."""
+    if key is None:
+        return None
+    if KEY.fullmatch(key) is None:
+        raise Refusal("LC005")
+    if principal.subject is None:
+        raise Refusal("LC004")
+    return Key(principal.issuer, principal.subject, function, key, request_hash(arguments))
+
+
+class Rpc:
+    """Calls one exposed function for a principal.
+
+    head: the stream's head, for the epoch of positions.
+    """
+
+    def __init__(self, caller: Caller, catalogue: Catalogue, head: Callable[[], Position], meter: Meter) -> None:
+        self._caller = caller
+        self._catalogue = catalogue
+        self._head = head
+        self._meter = meter
+
+    async def call(self, principal: Principal, function: str, arguments: Arguments, key: str | None) -> Answer:
+        """The answer of `app.function`. Raises Refusal."""
+        signature = await self._catalogue.exposed(function, principal)
+        whole = key_of(principal, function, key, arguments)
+        answered = await self._caller.call(identity_of(principal), signature, arguments, whole)
+        self._meter.idempotent_replays += answered.replayed
+        return answered
+
+    def position(self, answered: Answer) -> str | None:
+        """The answer's position in this stream; None before there is one, or where PostgreSQL could not be asked."""
+        epoch, lsn, _ = self._head()
+        if not lsn or answered.position_lsn is None:
+            return None
+        return str(Position(epoch, answered.position_lsn, 0))
+
+    def headers(self, answered: Answer) -> list[Header]:
+        """The answer's headers."""
+        headers = [JSON_TYPE, NO_STORE]
+        position = self.position(answered)
+        if position is not None:
+            headers.append((b"lastcall-position", position.encode()))
+        if answered.replayed:
+            headers.append((b"lastcall-replayed", b"true"))
+        return headers
+
+
+class RpcEndpoint:
+    """The route's handler."""
+
+    def __init__(self, rpc: Rpc, admission: Admission, config: Config) -> None:
+        self._rpc = rpc
+        self._admission = admission
+        self._body_max_bytes = config.body_max_bytes
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer one call."""
+        principal = self._admission.admit(scope, "rpc")
+        key = header(scope, b"idempotency-key")
+        body = await read_json_body(scope, receive, self._body_max_bytes)
+        arguments = decode(body, _arguments) if body else {}
+        answered = await self._rpc.call(principal, scope["path_params"]["function"], arguments, key)
+        return await answer(send, 200, answered.value, self._rpc.headers(answered))
