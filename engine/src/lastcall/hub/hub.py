@@ -200,15 +200,16 @@ class Hub:
         most = min(self._config.flush_max_bytes, self._config.write_buffer_max_bytes // 2)
         return Joiner(self, reservation, encoding, starts, piece_max_bytes=most, opening=opening, ids=ids, beat=beat)
 
-    def join(self, joiner: Joiner, subscriber: Subscriber) -> None:
+    def join(self, joiner: Joiner, subscriber: Subscriber) -> bool:
         """Make the subscriber a member of what it hears already and what it joins: now, or when the pending flush of
-        that interest is written. Takes the reservation over."""
+        that interest is written; `joiner.admitted` is called then. Takes the reservation over. Answers whether now."""
         joiner.subscriber = subscriber
         joiner.target = interest = self._interests.of(joiner.encoding, subscriber.channels.union(joiner.starts))
         if interest.pending:
             interest.joining.append(joiner)
-        else:
-            self._admit(joiner)
+            return False
+        self._admit(joiner)
+        return True
 
     def leave(self, subscriber: Subscriber) -> None:
         """The subscriber hears nothing from now on and never comes back. Harmless when done twice."""
@@ -365,6 +366,7 @@ class Hub:
                 joining, interest.joining = interest.joining, []
                 for joiner in joining:
                     self._admit(joiner)
+                    joiner.admitted()
         self._waiting.wake()
         ended = self._now()
         self._quiet_until = ended + min(ended - began, self._config.flush_wait_max_ms / 1000)

@@ -10,7 +10,7 @@ and the membership come in one turn, so nothing can fall between them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lastcall.hub.history import Heard, History
@@ -51,6 +51,7 @@ class Joiner:
     opening: bytes that go before everything else.
     ids: whether history carries its positions (what a later subscribe brings is older than what was already received).
     beat: whether a heartbeat tells that the history ends here.
+    admitted: called when it has become a member, or was found to be gone, after it had to wait.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Joiner:
         "_next",
         "_piece_max_bytes",
         "_stream",
+        "admitted",
         "beat",
         "encoding",
         "ids",
@@ -92,6 +94,7 @@ class Joiner:
         self.ids = ids
         self.beat = beat
         self.revoked: list[str] = []
+        self.admitted: Callable[[], object] = bool
         self.subscriber: Subscriber | None = None
         self.target: Interest | None = None
 
