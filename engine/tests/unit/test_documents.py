@@ -66,6 +66,14 @@ def test_reserved_names_are_those_of_the_protocol() -> None:
     assert {*rows, *others} == event.RESERVED_EVENT_NAMES
 
 
+def test_publish_refuses_the_reserved_names() -> None:
+    """`lastcall.publish` in SQL refuses exactly the reserved names."""
+    text = text_of(ENGINE / "sql" / "routines" / "publish.sql")
+    refused = re.search(r"publish\.event in \(([^)]*)\)", text)
+    assert refused is not None
+    assert set(re.findall(r"'([a-z]+)'", refused[1])) == event.RESERVED_EVENT_NAMES
+
+
 def test_every_reason_of_a_reset_is_explained() -> None:
     """The page on recovery explains exactly the reasons that the protocol has."""
     reasons = section(text_of(ROOT / "spec" / "protocol.md"), "### 3.3 Reasons of a reset")
