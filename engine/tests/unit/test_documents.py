@@ -82,6 +82,14 @@ def test_every_reason_of_a_reset_is_explained() -> None:
     assert rows.findall(explained) == rows.findall(reasons)
 
 
+def test_every_path_is_documented() -> None:
+    """The page on HTTP names every path that a server has without an application."""
+    paths = re.findall(r'^ +"(/[^"]+)": \{"', text_of(ENGINE / "gateway" / "fixed_paths.py"), flags=re.MULTILINE)
+    page = text_of(REFERENCE / "http.md")
+    assert [path for path in paths if not re.search(rf"{re.escape(path)}[`?]", page)] == []
+    assert paths
+
+
 def test_the_door_matches_the_house() -> None:
     """`lastcall.__all__` is exactly what the package's front page imports, sorted; each name has a docstring."""
     tree = ast.parse(text_of(ENGINE / "__init__.py"))
