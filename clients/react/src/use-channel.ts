@@ -2,9 +2,13 @@ import type { ChannelEvent, ChannelGone, Json, Problem, ResetReason } from "@las
 import { useEffect, useState } from "react";
 import { useClient } from "./context.tsx";
 
-/** How a channel's state and events become a value. Pure; give one that stays the same between renders. */
+/**
+ * How a channel's state and events become a value. Each is called once, at the moment of its arrival and in the order of
+ * the stream. Give one object that stays the same between renders.
+ */
 export interface ChannelFold<Value> {
-  state(state: Json): Value;
+  /** `last` is what was known before, if anything was. */
+  state(state: Json, last: Value | undefined): Value;
   event(value: Value, event: ChannelEvent): Value;
   gone?(value: Value, gone: ChannelGone): Value;
 }
@@ -27,16 +31,21 @@ export function useChannel<Value>(channel: string | undefined, fold: ChannelFold
   const [view, setView] = useState<ChannelView<Value>>(NOTHING);
   useEffect(() => {
     if (channel === undefined) return undefined;
-    const change = (step: (value: Value) => Value): void => {
-      setView((last) => (last.value === undefined ? last : { ...last, value: step(last.value) }));
+    let known: ChannelView<Value> = NOTHING;
+    const show = (next: ChannelView<Value>): void => {
+      known = next;
+      setView(next);
     };
-    setView(NOTHING);
+    const change = (step: (value: Value) => Value): void => {
+      if (known.value !== undefined) show({ ...known, value: step(known.value) });
+    };
+    show(NOTHING);
     return client.subscribe(channel, {
-      state: (state) => setView({ ...NOTHING, value: fold.state(state) }),
+      state: (state) => show({ ...NOTHING, value: fold.state(state, known.value) }),
       event: (event) => change((value) => fold.event(value, event)),
       gone: (gone) => change((value) => fold.gone?.(value, gone) ?? value),
-      reset: (reason) => setView((last) => ({ ...last, stale: reason })),
-      refused: (problem) => setView((last) => ({ ...last, refused: { problem } })),
+      reset: (reason) => show({ ...known, stale: reason }),
+      refused: (problem) => show({ ...known, refused: { problem } }),
     });
   }, [client, channel, fold]);
   return view;

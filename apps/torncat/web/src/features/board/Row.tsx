@@ -1,0 +1,121 @@
+import type { ReactNode } from "react";
+import { useAlignment } from "../../lib/alignment.tsx";
+import { elapsed } from "../../lib/elapsed.ts";
+import { useVoice } from "../../lib/i18n/index.ts";
+import { Seal } from "../../lib/ui/seal.tsx";
+import { useNow } from "../../lib/ui/use-now.ts";
+import { readTime, type Call, type Member } from "../../lib/war.ts";
+import type { Line } from "./filter.ts";
+import type { Orders } from "./use-orders.ts";
+
+const EDGE = {
+  free: "border-l-transparent hover:bg-hover",
+  calling: "border-l-mine bg-mine-ground",
+  releasing: "border-l-line-strong",
+  mine: "border-l-mine bg-mine-ground",
+  held: "border-l-held bg-held-ground",
+} as const;
+
+/** One target. */
+export function Row(props: {
+  readonly line: Line;
+  readonly members: ReadonlyMap<number, Member>;
+  readonly me: Member;
+  readonly orders: Orders;
+}): ReactNode {
+  const { line, members, me, orders } = props;
+  const { target, standing } = line;
+  const { say } = useVoice();
+  const call = "call" in standing ? standing.call : undefined;
+  const caller = standing.kind === "calling" ? me : call && callerOf(call, members);
+  const shown = caller === undefined ? undefined : <Caller caller={caller} me={me} />;
+  return (
+    <tr
+      data-target={target.id}
+      data-standing={standing.kind}
+      className={`h-12 border-t border-l-3 border-t-line transition-colors sm:h-10 ${EDGE[standing.kind]}`}
+    >
+      <td className="w-12 pl-3 sm:w-14">
+        <Level level={target.level} />
+      </td>
+      <th scope="row" className="min-w-0 py-1 text-left font-medium">
+        {target.name}
+        <span className="block text-xs font-normal sm:hidden">
+          {shown ?? <span className="text-soft">{say("board.free")}</span>}
+        </span>
+      </th>
+      <td className="hidden sm:table-cell">{shown ?? <span className="text-soft">{say("board.free")}</span>}</td>
+      <td className="pr-1 text-right font-mono text-[0.8125rem] text-soft">
+        {call !== undefined && standing.kind !== "releasing" && <Since call={call} />}
+      </td>
+      <td className="w-28 py-1 pr-3 pl-2 text-right sm:w-32">
+        <Action line={line} orders={orders} />
+      </td>
+    </tr>
+  );
+}
+
+function Caller({ caller, me }: { readonly caller: Member; readonly me: Member }): ReactNode {
+  const { say } = useVoice();
+  const mine = caller.id === me.id;
+  return (
+    <span className={`flex items-center gap-2 ${mine ? "font-medium text-mine" : "text-held"}`}>
+      <Seal name={caller.name} hue={caller.id} />
+      <span className="truncate">{mine ? say("board.you") : caller.name}</span>
+    </span>
+  );
+}
+
+function Level({ level }: { readonly level: number }): ReactNode {
+  return (
+    <span className="grid w-8 gap-0.5">
+      <span className="text-right font-mono text-[0.8125rem] leading-none">{level}</span>
+      <span aria-hidden="true" className="h-0.5 rounded-full bg-line">
+        <span className="block h-full rounded-full bg-line-strong" style={{ width: `${Math.min(level, 100)}%` }} />
+      </span>
+    </span>
+  );
+}
+
+function Since({ call }: { readonly call: Call }): ReactNode {
+  const now = useNow() + (useAlignment()?.offset_ms ?? 0);
+  return <time dateTime={call.created_at}>{elapsed(readTime(call.created_at), now)}</time>;
+}
+
+function Action({ line, orders }: { readonly line: Line; readonly orders: Orders }): ReactNode {
+  const { say } = useVoice();
+  const { target, standing } = line;
+  const shape = "min-h-9 w-full rounded-lg px-2.5 text-[0.8125rem] font-medium sm:min-h-7.5";
+  switch (standing.kind) {
+    case "free":
+      return (
+        <button
+          type="button"
+          aria-label={say("board.call.label", { target: target.name, level: target.level })}
+          onClick={() => orders.call(target.id)}
+          className={`${shape} border border-line-strong bg-raised hover:border-mine hover:bg-mine hover:text-on-mine`}
+        >
+          {say("board.call")}
+        </button>
+      );
+    case "mine":
+      return (
+        <button
+          type="button"
+          aria-label={say("board.release.label", { target: target.name })}
+          onClick={() => orders.release(standing.call)}
+          className={`${shape} border border-mine text-mine hover:bg-mine hover:text-on-mine`}
+        >
+          {say("board.release")}
+        </button>
+      );
+    case "held":
+      return <span className="block px-2.5 text-center text-soft">{say("board.held")}</span>;
+    default:
+      return <span className="block animate-breathe px-2.5 text-center text-mine">{say("board.sending")}</span>;
+  }
+}
+
+function callerOf(call: Call, members: ReadonlyMap<number, Member>): Member {
+  return members.get(call.caller_id) ?? { id: call.caller_id, name: `#${call.caller_id}` };
+}

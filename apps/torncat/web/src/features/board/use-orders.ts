@@ -1,0 +1,57 @@
+import { ProblemError, ownProblem, type Problem } from "@lastcall/core";
+import { useClient } from "@lastcall/react";
+import { useCallback, useEffect, useState } from "react";
+import type { Call, War } from "../../lib/war.ts";
+import { stillNeeded, type Overlay } from "./overlay.ts";
+
+/** An answered call whose event has not come after this long no longer holds its overlay. */
+const OVERLAY_KEPT_MS = 5_000;
+
+/** What was ordered, and why it was refused. */
+export interface Refusal {
+  readonly overlay: Overlay;
+  readonly problem: Problem;
+}
+
+/** Call and release targets; a click shows at once and is taken back when it is refused. */
+export interface Orders {
+  readonly overlays: readonly Overlay[];
+  readonly call: (target_id: number) => void;
+  readonly release: (call: Call) => void;
+}
+
+/** `onRefused` and `onCalled` stay the same between renders. */
+export function useOrders(war: War, onRefused: (refusal: Refusal) => void): Orders {
+  const client = useClient();
+  const [overlays, setOverlays] = useState<readonly Overlay[]>([]);
+  useEffect(() => setOverlays((shown) => stillNeeded(shown, war)), [war]);
+  const order = useCallback(
+    async (overlay: Overlay, name: string, args: Record<string, number>) => {
+      const drop = (): void => setOverlays((shown) => shown.filter((one) => one !== overlay));
+      setOverlays((shown) => [...shown, overlay]);
+      try {
+        await client.call(name, args);
+        setTimeout(drop, OVERLAY_KEPT_MS);
+      } catch (error) {
+        drop();
+        const problem = error instanceof ProblemError ? error.problem : ownProblem("malformed", String(error));
+        onRefused({ overlay, problem });
+      }
+    },
+    [client, onRefused],
+  );
+  const war_id = war.running?.id;
+  const call = useCallback(
+    (target_id: number) => {
+      if (war_id !== undefined) void order({ kind: "call", target_id }, "torncat.call_target", { war_id, target_id });
+    },
+    [order, war_id],
+  );
+  const release = useCallback(
+    ({ id, target_id }: Call) => {
+      void order({ kind: "release", target_id, call_id: id }, "torncat.release_call", { call_id: id });
+    },
+    [order],
+  );
+  return { overlays, call, release };
+}

@@ -1,0 +1,59 @@
+import type { Status } from "@lastcall/core";
+import { useConnection } from "@lastcall/react";
+import type { ReactNode } from "react";
+import { useVoice, type MessageId } from "../../lib/i18n/index.ts";
+import { useNow } from "../../lib/ui/use-now.ts";
+
+/** A connection that was interrupted is not called offline before this. */
+const GRACE_MS = 15_000;
+
+type Look = "live" | "connecting" | "reconnecting" | "offline" | "stopped";
+
+const DOTS: Readonly<Record<Look, string>> = {
+  live: "bg-mine",
+  connecting: "bg-held animate-breathe",
+  reconnecting: "bg-held animate-breathe",
+  offline: "bg-bad",
+  stopped: "bg-bad",
+};
+
+/** How a connection looks to people; a short interruption is no alarm. */
+export function lookOf(status: Status, last_frame_at: number | undefined, now: number): Look {
+  if (status.phase === "live") return "live";
+  if (status.phase === "stopped") return "stopped";
+  if (last_frame_at === undefined) return now - status.since > GRACE_MS ? "offline" : "connecting";
+  return now - last_frame_at > GRACE_MS ? "offline" : "reconnecting";
+}
+
+/** Transport, age of the last word, and a press to reconnect. */
+export function ConnectionChip(): ReactNode {
+  const { status, lastFrameAt, reconnect } = useConnection();
+  const { say } = useVoice();
+  const now = useNow();
+  const heard_at = lastFrameAt();
+  const look = lookOf(status, heard_at, now);
+  const state = say(`connection.${look}`);
+  const transport = status.transport === undefined ? "" : say(`connection.${status.transport}` as MessageId);
+  const seconds = heard_at === undefined ? 0 : Math.max(0, Math.round((now - heard_at) / 1000));
+  const follows = status.role === "follower";
+  return (
+    <button
+      type="button"
+      onClick={reconnect}
+      data-phase={status.phase}
+      data-role={status.role}
+      data-transport={status.transport}
+      aria-label={say("connection.label", { state, transport, seconds })}
+      title={follows ? say("connection.follower.title") : say("connection.title")}
+      className="flex min-h-9 items-center gap-2 rounded-lg border border-line bg-raised px-3 hover:border-line-strong"
+    >
+      <span aria-hidden="true" className={`size-2 rounded-full ${DOTS[look]}`} />
+      <span className="font-medium">{state}</span>
+      <span className="hidden text-soft sm:inline">
+        {transport}
+        {follows && ` · ${say("connection.follower")}`}
+      </span>
+      <span className="min-w-8 text-right font-mono text-xs text-soft">{say("connection.age", { seconds })}</span>
+    </button>
+  );
+}
