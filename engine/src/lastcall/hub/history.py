@@ -59,6 +59,7 @@ class History:
 
     def _clear(self) -> None:
         self._logs: dict[str, Log] = {}
+        self._kind_floors: dict[str, Position] = {}
         # Every kept event in the order in which it came, and some that its channel has forgotten meanwhile.
         self._order: deque[tuple[float, Log, Event]] = deque()
         self._emptied: deque[tuple[float, Log]] = deque()
@@ -70,16 +71,29 @@ class History:
         self._clear()
         self._floor = floor
 
+    def forget_kinds(self, kinds: frozenset[str], floor: Position) -> None:
+        """Forget what the channels of these kinds have; `floor` becomes theirs, known or not."""
+        for log in [log for channel, log in self._logs.items() if channel.partition(":")[0] in kinds]:
+            while log.events:
+                self._forget(log)
+            log.floor = floor
+        self._kind_floors |= dict.fromkeys(kinds, floor)
+
     def floor(self, channel: str) -> Position:
         """The last position that the channel may have forgotten."""
         log = self._logs.get(channel)
-        return self._floor if log is None else log.floor
+        return self._unknown_floor(channel) if log is None else log.floor
+
+    def _unknown_floor(self, channel: str) -> Position:
+        if not self._kind_floors:
+            return self._floor
+        return max(self._floor, self._kind_floors.get(channel.partition(":")[0], self._floor))
 
     def append(self, event: Event, channel: str) -> None:
         """Keep the event, whose position is after all others', as the channel's newest."""
         log = self._logs.get(channel)
         if log is None:
-            log = self._logs[channel] = Log(channel, self._floor)
+            log = self._logs[channel] = Log(channel, self._unknown_floor(channel))
         size = len(event.data) + EVENT_OVERHEAD_BYTES
         log.events.append(event)
         log.kept_bytes += size

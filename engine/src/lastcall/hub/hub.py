@@ -24,7 +24,7 @@ from lastcall.event import REVOKED, Event, Transaction
 from lastcall.hub.heartbeat import PHASES, Phases
 from lastcall.hub.history import Heard, History
 from lastcall.hub.interest import Interest, Interests, Subscriber
-from lastcall.hub.joining import Joiner, Reservation
+from lastcall.hub.joining import EVERY_KIND, Joiner, Reservation, kind_of
 from lastcall.hub.waiting import Waiter, Waiting
 from lastcall.meter import Meter
 from lastcall.position import Position
@@ -81,7 +81,7 @@ class Hub:
         self._now = now
         self._wall = wall
         self._begun = False
-        self._reset_through: Position | None = None
+        self._reset_through: dict[str, Position] = {}
         self._interests = Interests()
         self._waiting = Waiting()
         self._phases = Phases()
@@ -131,7 +131,14 @@ class Hub:
         """Every channel's listeners must fetch their state anew."""
         self._start_anew(self.head, reason)
         # Whoever comes with this very head may have stopped before the reset: the position alone does not say.
-        self._reset_through = self.head
+        self._reset_through[EVERY_KIND] = self.head
+
+    def reset_kinds(self, kinds: frozenset[str], reason: str) -> None:
+        """The same for all channels of these kinds."""
+        self._write_dirty()
+        self.history.forget_kinds(kinds, self.head)
+        self._reset_through |= dict.fromkeys(kinds, self.head)
+        self._announce_reset(kinds, reason, self.head)
 
     def set_ready(self, ready: bool = True) -> None:
         """Say whether the feed has caught up."""
@@ -184,7 +191,8 @@ class Hub:
             return "future"
         if position < self.history.floor(channel):
             return "history"
-        return "history" if self._reset_through is not None and position <= self._reset_through else None
+        through = (self._reset_through.get(kind) for kind in (EVERY_KIND, kind_of(channel)))
+        return "history" if any(reset is not None and position <= reset for reset in through) else None
 
     def joiner(
         self,
@@ -323,19 +331,27 @@ class Hub:
 
     def _start_anew(self, floor: Position, reason: str) -> None:
         """Nothing from before `floor` can be continued: everybody is told so."""
-        for interest in self._dirty:
-            self._write_whole(interest)
+        self._write_dirty()
         self.head = floor
         self.history.begin(floor)
-        self._reset_through = None
+        self._reset_through.clear()
+        self._announce_reset(None, reason, floor)
+
+    def _write_dirty(self) -> None:
+        """What came before a reset goes before it."""
+        for interest in self._dirty:
+            self._write_whole(interest)
+
+    def _announce_reset(self, kinds: frozenset[str] | None, reason: str, at: Position) -> None:
+        """Tell everybody who hears, joins or waits for a channel of these kinds (None: of any)."""
         for reservation in self._reservations:
-            reservation.reset = reason
+            reservation.resets |= dict.fromkeys(kinds or (EVERY_KIND,), reason)
         for interest in self._interests.all():
-            if interest.channels:
+            lost = sorted(c for c in interest.channels if kinds is None or kind_of(c) in kinds)
+            if lost:
                 if not interest.pending:
                     self._dirty.append(interest)
-                data = payload.reset(sorted(interest.channels), reason)
-                interest.pending.append(interest.encoding.frame("reset", data, id=str(floor)))
+                interest.pending.append(interest.encoding.frame("reset", payload.reset(lost, reason), id=str(at)))
         self._waiting.touch_all()
         self._settle()
 

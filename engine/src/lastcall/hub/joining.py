@@ -11,7 +11,7 @@ and the membership come in one turn, so nothing can fall between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from lastcall.hub.history import Heard, History
 from lastcall.hub.interest import Interest, Subscriber
@@ -20,21 +20,33 @@ from lastcall.wire import payload
 from lastcall.wire.encoding import Encoding
 
 
+EVERY_KIND: Final = ""
+
+
+def kind_of(channel: str) -> str:
+    """What stands before the colon."""
+    return channel.partition(":")[0]
+
+
 class Reservation:
     """A place in the hub, and what has happened since it was taken.
 
     counts: whether it takes one of `connections_max` (a further subscribe of a connection does not).
     revoked: channels that the subject has lost since.
-    reset: the reason why everything was reset since, None where it was not.
+    resets: why channels were reset since, by their kind; under EVERY_KIND what concerns all.
     """
 
-    __slots__ = ("counts", "reset", "revoked", "subject")
+    __slots__ = ("counts", "resets", "revoked", "subject")
 
     def __init__(self, subject: str | None, counts: bool) -> None:
         self.subject = subject
         self.counts = counts
         self.revoked: set[str] = set()
-        self.reset: str | None = None
+        self.resets: dict[str, str] = {}
+
+    def reset_reason(self, channel: str) -> str | None:
+        """Why the channel was reset since; None where it was not."""
+        return self.resets.get(EVERY_KIND) or self.resets.get(kind_of(channel))
 
 
 class Stream(Protocol):
@@ -127,17 +139,21 @@ class Joiner:
         for channel in self.reservation.revoked & self.starts.keys():
             del self.starts[channel]
             self.revoked.append(channel)
-        reason, self.reservation.reset = self.reservation.reset, None
-        lost = [channel for channel, start in self.starts.items() if reason or start < history.floor(channel)]
-        self._reset(lost, reason or "history", head)
+        lost: dict[str, list[str]] = {}
+        for channel, start in self.starts.items():
+            reason = self.reservation.reset_reason(channel) or ("history" if start < history.floor(channel) else None)
+            if reason is not None:
+                lost.setdefault(reason, []).append(channel)
+        self.reservation.resets.clear()
+        for reason, channels in lost.items():
+            self._reset(channels, reason, head)
         self._gathered = history.merged(self.starts)
         self._next = 0
         self.starts = dict.fromkeys(self.starts, head)
 
     def _reset(self, channels: Sequence[str], reason: str, head: Position) -> None:
-        if channels:
-            self.opening += self.encoding.frame("reset", payload.reset(channels, reason))
-            self.starts |= dict.fromkeys(channels, head)
+        self.opening += self.encoding.frame("reset", payload.reset(channels, reason))
+        self.starts |= dict.fromkeys(channels, head)
 
     def _encode(self, most_bytes: int | None) -> bytes:
         parts = [self.opening]

@@ -79,7 +79,7 @@ async def find_gaps(
 ) -> Gaps:
     """See Gaps. Raises Refusal LC205 and the like where a state cannot be read."""
     for _ in range(ATTEMPTS_MAX):
-        reservation.reset = None
+        reservation.resets.clear()
         at = context.hub.head
         lost: dict[str, list[str]] = {}
         if position is not None:
@@ -93,7 +93,7 @@ async def find_gaps(
         if not wanted:
             return Gaps(at, lost, {})
         found = await context.reader.read(principal, wanted, at)
-        if reservation.reset is None:
+        if not any(reservation.reset_reason(channel) for channel in wanted):
             return Gaps(at, lost, {channel: value for channel in wanted if (value := found.get(channel)) is not None})
     raise Refusal("LC205")
 
