@@ -32,5 +32,5 @@ def main() -> None:
     try:
         command()
     except (LastcallError, ConfigError) as refusal:
-        Console(stderr=True).print(f"[bold red]lastcall:[/] {refusal}", highlight=False)
+        Console(stderr=True).print(f"[bold red]lastcall:[/] {refusal}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_REFUSED)
