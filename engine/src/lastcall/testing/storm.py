@@ -1,8 +1,8 @@
 """A storm: writers commit, listeners listen, something breaks meanwhile; then each listener is compared with the truth.
 
-The truth is a second, independent reader of the write-ahead log (PostgreSQL's own `test_decoding`, a slot of its own):
-what was committed, in commit order. Exact means: each listener has every event of its channels once, in that order, and
-was never told to start anew.
+The truth is a second, independent reader of the write-ahead log (a slot and a publication of its own, read by a few
+lines that share nothing with the feed): what was committed, in commit order. Exact means: each listener has every event
+of its channels once, in that order, and was never told to start anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +24,6 @@ from lastcall.testing.waiting import eventually_async
 TOPICS = 10
 TRUTH_SLOT = "truth"
 WRITE_RETRY_S = 0.05
-_ROW = re.compile(
-    r"table sample\.note: INSERT: .*topic\[text\]:'(\w+)' writer\[integer\]:(\d+) number\[integer\]:(\d+)"
-)
 
 SEED = 20_261_120
 
@@ -47,19 +43,36 @@ Note = tuple[str, int, int]
 """Topic, writer, number: unique for every note of a storm."""
 
 
-def truth_begin(url: str, slot: str = TRUTH_SLOT) -> None:
+def truth_begin(url: str) -> None:
     """From here on the truth is kept. url: a superuser's, straight to the server."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("select pg_create_logical_replication_slot(%s, 'test_decoding')", (slot,))
+        connection.execute("create publication truth for table sample.note with (publish = 'insert')")
+        connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (TRUTH_SLOT,))
 
 
-def truth(url: str, slot: str = TRUTH_SLOT) -> list[Note]:
+def truth(url: str) -> list[Note]:
     """All notes committed since, in commit order; ends the keeping."""
     with psycopg.connect(url, autocommit=True) as connection:
-        rows = connection.execute("select data from pg_logical_slot_get_changes(%s, null, null)", (slot,)).fetchall()
-        connection.execute("select pg_drop_replication_slot(%s)", (slot,))
-    found = (_ROW.search(str(row[0])) for row in rows)
-    return [(match[1], int(match[2]), int(match[3])) for match in found if match]
+        rows = connection.execute(
+            "select data from pg_logical_slot_get_binary_changes(%s, null, null, 'proto_version', '1', "
+            "'publication_names', 'truth') where get_byte(data, 0) = ascii('I')",
+            (TRUTH_SLOT,),
+        ).fetchall()
+        connection.execute("select pg_drop_replication_slot(%s)", (TRUTH_SLOT,))
+        connection.execute("drop publication truth")
+    return [_note(bytes(row[0])) for row in rows]
+
+
+def _note(insert: bytes) -> Note:
+    """The note of one Insert message: 'I', relation, 'N', column count, then each column as kind, length, text."""
+    columns: list[str] = []
+    at = 8
+    while at < len(insert):
+        length = int.from_bytes(insert[at + 1 : at + 5], "big")
+        columns.append(insert[at + 5 : at + 5 + length].decode())
+        at += 5 + length
+    _, topic, writer, number, _ = columns
+    return topic, int(writer), int(number)
 
 
 @dataclass(slots=True)
