@@ -5,7 +5,7 @@ create table lastcall.job_run (
     due_at timestamptz not null,
     started_at timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
-    outcome text not null default 'running' check (outcome in ('running', 'done', 'failed', 'quiet', 'lost')),
+    outcome text not null default 'running' check (outcome in ('running', 'done', 'failed', 'quiet', 'new', 'lost')),
     missed integer not null default 0 check (missed >= 0),
     note text not null default '' check (length(note) <= 500),
     primary key (job, due_at),
@@ -18,4 +18,4 @@ comment on table lastcall.job_run is 'Every due time of a job or timer that came
 comment on column lastcall.job_run.due_at is 'By lastcall.now(), the clock of business rules.';
 comment on column lastcall.job_run.started_at is 'By the wall clock, as finished_at.';
 comment on column lastcall.job_run.missed is 'Due times before this one that nobody ran (downtime, a moved clock); they are not made up for.';
-comment on column lastcall.job_run.outcome is 'quiet: it fell into quiet hours; lost: the leader that ran it is gone.';
+comment on column lastcall.job_run.outcome is 'quiet: it fell into quiet hours; new: the job was seen for the first time; lost: the leader that ran it is gone.';
