@@ -7,7 +7,8 @@ import { EventList } from "../features/events/EventList.tsx";
 import { LatencyPanel } from "../features/events/LatencyPanel.tsx";
 import { Preferences } from "../features/preferences/Preferences.tsx";
 import { SeatMenu } from "../features/seat/SeatMenu.tsx";
-import { AlignmentProvider } from "../lib/alignment.tsx";
+import { AlignmentContext, useClock } from "../lib/alignment.ts";
+import type { Entry } from "../lib/history.ts";
 import { useVoice } from "../lib/i18n/index.ts";
 import { Traffic } from "../lib/traffic.ts";
 import { Toasts, ToastStack } from "../lib/ui/toasts.tsx";
@@ -28,46 +29,50 @@ export function App(): ReactNode {
   }
   return (
     <LastcallProvider client={seated.client}>
-      <AlignmentProvider fetch={traffic.fetch}>
-        <Room seated={seated} traffic={traffic} />
-      </AlignmentProvider>
+      <Room seated={seated} traffic={traffic} />
     </LastcallProvider>
   );
 }
+
+const NONE: readonly Entry[] = [];
 
 function Room({ seated, traffic }: { readonly seated: Seated; readonly traffic: Traffic }): ReactNode {
   const { say } = useVoice();
   const { member, faction_id } = seated.session;
   const { value, stale, refused } = useWar(faction_id);
+  const alignment = useClock(traffic.fetch, value?.entries ?? NONE);
   const [toasts] = useState(() => new Toasts());
   const war = value?.war;
   useTitle(war);
   const members = useMemo(() => [...(war?.members.values() ?? [])], [war?.members]);
   return (
-    <>
-      <a href="#board" className="sr-only rounded-lg bg-raised px-4 py-2 focus:not-sr-only focus:fixed focus:top-2 focus:left-2 focus:z-40">
+    <AlignmentContext value={alignment}>
+      <a
+        href="#board"
+        className="sr-only rounded-lg bg-raised px-4 py-2 focus:not-sr-only focus:fixed focus:top-2 focus:left-2 focus:z-40"
+      >
         {say("app.skip")}
       </a>
       <div className="mx-auto max-w-[82rem] px-3 pb-10 sm:px-5">
-        <header className="flex flex-wrap items-center gap-x-5 gap-y-2.5 py-3.5">
+        <header className="grid grid-cols-[minmax(0,1fr)_auto] items-center gap-x-1.5 gap-y-2.5 py-3.5 sm:flex">
           <Headline war={war} />
-          <div className="flex flex-wrap items-center gap-1.5">
+          <div className="flex gap-1.5 max-sm:order-last max-sm:col-span-2">
             <ConnectionChip />
             <SeatMenu me={member} members={members} />
-            <Preferences />
           </div>
+          <Preferences />
         </header>
-        <main className="grid items-start gap-4 lg:grid-cols-[minmax(0,1fr)_23rem]">
+        <main className="grid grid-cols-[minmax(0,1fr)] items-start gap-4 lg:grid-cols-[minmax(0,1fr)_23rem]">
           <BoardPlace war={war} me={member} stale={stale !== undefined} refused={refused !== undefined} toasts={toasts} />
-          <div className="grid min-w-0 gap-4">
-            <LatencyPanel entries={value?.entries ?? []} />
+          <div className="grid grid-cols-[minmax(0,1fr)] gap-4">
+            <LatencyPanel entries={value?.entries ?? NONE} />
             <TrafficPanel traffic={traffic} me={member.name} />
-            {war !== undefined && <EventList entries={value?.entries ?? []} war={war} />}
+            {war !== undefined && <EventList entries={value?.entries ?? NONE} war={war} />}
           </div>
         </main>
       </div>
       <ToastStack toasts={toasts} />
-    </>
+    </AlignmentContext>
   );
 }
 

@@ -1,5 +1,5 @@
 import type { ReactNode } from "react";
-import { useAlignment } from "../lib/alignment.tsx";
+import { useAlignment } from "../lib/alignment.ts";
 import { elapsed } from "../lib/elapsed.ts";
 import { useVoice } from "../lib/i18n/index.ts";
 import { useNow } from "../lib/ui/use-now.ts";
@@ -11,10 +11,10 @@ export function Headline({ war }: { readonly war: War | undefined }): ReactNode 
   const now = useNow() + (useAlignment()?.offset_ms ?? 0);
   const running = war?.running;
   return (
-    <div className="flex min-w-0 flex-1 basis-64 items-center gap-3">
+    <div className="flex min-w-0 flex-1 items-center gap-3">
       <img src="./icon.svg" alt="" className="size-9" />
       <div className="min-w-0">
-        <h1 className="truncate text-base leading-tight font-semibold tracking-tight">
+        <h1 className="text-[0.9375rem] leading-tight font-semibold tracking-tight sm:text-base">
           {war === undefined || running === undefined ? (
             say("app.name")
           ) : (
@@ -26,7 +26,10 @@ export function Headline({ war }: { readonly war: War | undefined }): ReactNode 
         <p className="truncate text-[0.8125rem] text-soft">
           {running === undefined
             ? say("app.tagline")
-            : `${say("app.name")} · ${say("war.since", { duration: elapsed(readTime(running.started_at), now) })} · ${say("war.goal", { score: number(running.target_score) })}`}
+            : [
+                say("war.since", { duration: elapsed(readTime(running.started_at), now) }),
+                say("war.goal", { score: number(running.target_score) }),
+              ].join(" · ")}
         </p>
       </div>
     </div>

@@ -11,6 +11,7 @@ export interface Alignment {
   readonly offset_ms: number;
   /** The true offset is at most this far away. */
   readonly error_ms: number;
+  /** The quickest round trip. */
   readonly rtt_ms: number;
   readonly samples: number;
 }
@@ -24,19 +25,30 @@ export function preciseNow(): number {
 }
 
 /**
- * Align two clocks by the quickest answer: the server looked at its clock somewhere between question and answer, so the
- * middle is off by half the round trip at most. Source: F. Cristian, "Probabilistic clock synchronization", 1989.
+ * Align two clocks. The server looked at its clock between question and answer, so each sample bounds the offset from
+ * both sides; an event cannot arrive before it was stamped, so `stamped - arrived` of any event bounds it from below.
+ * The middle of what all bounds allow is taken; undefined without a sample.
+ *
+ * Source: K. Marzullo, "Maintaining the time in a distributed system", 1984 (intersection of intervals).
  */
-export function align(samples: readonly Sample[]): Alignment | undefined {
+export function align(samples: readonly Sample[], least_offset_ms = -Infinity): Alignment | undefined {
   const quickest = samples.toSorted((a, b) => rtt(a) - rtt(b))[0];
   if (quickest === undefined) return undefined;
-  const rtt_ms = rtt(quickest);
-  return {
-    offset_ms: quickest.server_time - (quickest.asked_at + quickest.answered_at) / 2,
-    error_ms: rtt_ms / 2 + GRANULARITY_MS,
-    rtt_ms,
-    samples: samples.length,
-  };
+  const counted = { rtt_ms: rtt(quickest), samples: samples.length };
+  const high = Math.min(...samples.map(highest));
+  const low = Math.max(least_offset_ms, ...samples.map(lowest));
+  if (low <= high) return { offset_ms: (low + high) / 2, error_ms: (high - low) / 2, ...counted };
+  // The clocks have drifted between the samples: the quickest one alone counts.
+  const [least, most] = [lowest(quickest), highest(quickest)];
+  return { offset_ms: (least + most) / 2, error_ms: (most - least) / 2, ...counted };
+}
+
+function lowest(sample: Sample): number {
+  return sample.server_time - GRANULARITY_MS - sample.answered_at;
+}
+
+function highest(sample: Sample): number {
+  return sample.server_time + GRANULARITY_MS - sample.asked_at;
 }
 
 function rtt(sample: Sample): number {

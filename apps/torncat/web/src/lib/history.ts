@@ -47,3 +47,8 @@ export function latencyOf(entry: Entry, offset_ms: number): number | undefined {
   const latency = entry.arrived_at + offset_ms - entry.stamped_at;
   return entry.late || Number.isNaN(latency) ? undefined : latency;
 }
+
+/** The server's clock is ahead of ours by at least this: no event arrived before it was stamped. */
+export function leastOffset(entries: readonly Entry[]): number {
+  return entries.reduce((least, entry) => Math.max(least, entry.stamped_at - entry.arrived_at || -Infinity), -Infinity);
+}

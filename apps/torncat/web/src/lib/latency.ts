@@ -17,7 +17,7 @@ export function figures(latencies: readonly number[]): Figures | undefined {
 }
 
 /** Height of a bar, 0 to 1, on a logarithmic scale from `floor` to `ceiling` milliseconds. */
-export function height(latency_ms: number, floor = 0.5, ceiling = 1_000): number {
+export function height(latency_ms: number, floor = 0.4, ceiling = 200): number {
   const share = Math.log(Math.max(latency_ms, floor) / floor) / Math.log(ceiling / floor);
   return Math.min(1, Math.max(0.06, share));
 }

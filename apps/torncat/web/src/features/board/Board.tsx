@@ -54,6 +54,9 @@ export function Board(props: {
           </tbody>
         </table>
       )}
+      <p role="status" className="sr-only">
+        {orders.last === undefined ? "" : say(orders.last.kind === "call" ? "board.took" : "board.gave", orders.last)}
+      </p>
     </section>
   );
 }
@@ -64,7 +67,7 @@ function Head(): ReactNode {
   return (
     <thead className="sr-only sm:not-sr-only sm:table-header-group">
       <tr>
-        <th scope="col" className={`${cell} w-14 pl-4`}>
+        <th scope="col" className={`${cell} w-18 pr-4 pl-3 text-right`}>
           {say("board.level")}
         </th>
         <th scope="col" className={cell}>
@@ -76,8 +79,8 @@ function Head(): ReactNode {
         <th scope="col" className={`${cell} w-16 text-right`}>
           {say("board.since")}
         </th>
-        <th scope="col" className={`${cell} w-32 pr-4 text-right`}>
-          {say("board.action")}
+        <th scope="col" className={`${cell} w-34`}>
+          <span className="sr-only">{say("board.action")}</span>
         </th>
       </tr>
     </thead>
@@ -87,14 +90,14 @@ function Head(): ReactNode {
 function FilterBar(props: { readonly filter: Filter; readonly onFilter: (filter: Filter) => void }): ReactNode {
   const { say } = useVoice();
   return (
-    <div role="group" aria-label={say("board.filter")} className="flex rounded-lg bg-sunken p-0.5">
+    <div role="group" aria-label={say("board.filter")} className="flex w-full rounded-lg bg-sunken p-0.5 sm:w-auto">
       {FILTERS.map(([filter, label]) => (
         <button
           key={filter}
           type="button"
           aria-pressed={filter === props.filter}
           onClick={() => props.onFilter(filter)}
-          className="min-h-8 rounded-md px-2.5 text-soft hover:text-ink aria-pressed:bg-raised aria-pressed:font-medium aria-pressed:text-ink aria-pressed:shadow-sm"
+          className="min-h-9 flex-1 rounded-md px-2.5 text-soft sm:min-h-8 hover:text-ink aria-pressed:bg-raised aria-pressed:font-medium aria-pressed:text-ink aria-pressed:shadow-sm"
         >
           {say(label)}
         </button>

@@ -1,5 +1,5 @@
 import type { ReactNode } from "react";
-import { useAlignment } from "../../lib/alignment.tsx";
+import { useAlignment } from "../../lib/alignment.ts";
 import { elapsed } from "../../lib/elapsed.ts";
 import { useVoice } from "../../lib/i18n/index.ts";
 import { Seal } from "../../lib/ui/seal.tsx";
@@ -33,9 +33,10 @@ export function Row(props: {
     <tr
       data-target={target.id}
       data-standing={standing.kind}
-      className={`h-12 border-t border-l-3 border-t-line transition-colors sm:h-10 ${EDGE[standing.kind]}`}
+      className={`relative h-12 border-t border-l-3 border-t-line transition-colors sm:h-10 ${EDGE[standing.kind]}`}
     >
-      <td className="w-12 pl-3 sm:w-14">
+      <td className="w-14 pr-3 pl-2.5 sm:w-18 sm:pr-4 sm:pl-3">
+        {standing.kind === "held" && <span key={call?.id} className="absolute inset-0 animate-arrive" />}
         <Level level={target.level} />
       </td>
       <th scope="row" className="min-w-0 py-1 text-left font-medium">
@@ -45,11 +46,11 @@ export function Row(props: {
         </span>
       </th>
       <td className="hidden sm:table-cell">{shown ?? <span className="text-soft">{say("board.free")}</span>}</td>
-      <td className="pr-1 text-right font-mono text-[0.8125rem] text-soft">
+      <td className="w-12 pr-1 text-right font-mono text-[0.8125rem] text-soft">
         {call !== undefined && standing.kind !== "releasing" && <Since call={call} />}
       </td>
-      <td className="w-28 py-1 pr-3 pl-2 text-right sm:w-32">
-        <Action line={line} orders={orders} />
+      <td className="relative w-28 py-1 pr-3 pl-2 sm:w-34 sm:pl-4">
+        <Action line={line} caller={caller?.name ?? ""} orders={orders} />
       </td>
     </tr>
   );
@@ -68,7 +69,7 @@ function Caller({ caller, me }: { readonly caller: Member; readonly me: Member }
 
 function Level({ level }: { readonly level: number }): ReactNode {
   return (
-    <span className="grid w-8 gap-0.5">
+    <span className="ml-auto grid w-8 gap-0.5">
       <span className="text-right font-mono text-[0.8125rem] leading-none">{level}</span>
       <span aria-hidden="true" className="h-0.5 rounded-full bg-line">
         <span className="block h-full rounded-full bg-line-strong" style={{ width: `${Math.min(level, 100)}%` }} />
@@ -82,38 +83,43 @@ function Since({ call }: { readonly call: Call }): ReactNode {
   return <time dateTime={call.created_at}>{elapsed(readTime(call.created_at), now)}</time>;
 }
 
-function Action({ line, orders }: { readonly line: Line; readonly orders: Orders }): ReactNode {
-  const { say } = useVoice();
+const BUTTON = {
+  free: "border-line-strong/60 bg-raised hover:border-mine hover:bg-mine hover:text-on-mine",
+  mine: "border-mine text-mine hover:bg-mine hover:text-on-mine",
+  calling: "animate-breathe border-transparent text-mine",
+  releasing: "animate-breathe border-transparent text-soft",
+  held: "cursor-default border-transparent text-soft",
+} as const;
+
+/** One button, whatever the target's standing: a keyboard's focus survives every change. */
+function Action(props: { readonly line: Line; readonly caller: string; readonly orders: Orders }): ReactNode {
+  const { line, caller, orders } = props;
   const { target, standing } = line;
-  const shape = "min-h-9 w-full rounded-lg px-2.5 text-[0.8125rem] font-medium sm:min-h-7.5";
-  switch (standing.kind) {
-    case "free":
-      return (
-        <button
-          type="button"
-          aria-label={say("board.call.label", { target: target.name, level: target.level })}
-          onClick={() => orders.call(target.id)}
-          className={`${shape} border border-line-strong bg-raised hover:border-mine hover:bg-mine hover:text-on-mine`}
-        >
-          {say("board.call")}
-        </button>
-      );
-    case "mine":
-      return (
-        <button
-          type="button"
-          aria-label={say("board.release.label", { target: target.name })}
-          onClick={() => orders.release(standing.call)}
-          className={`${shape} border border-mine text-mine hover:bg-mine hover:text-on-mine`}
-        >
-          {say("board.release")}
-        </button>
-      );
-    case "held":
-      return <span className="block px-2.5 text-center text-soft">{say("board.held")}</span>;
-    default:
-      return <span className="block animate-breathe px-2.5 text-center text-mine">{say("board.sending")}</span>;
-  }
+  const { say } = useVoice();
+  const { kind } = standing;
+  const [shown, label] = {
+    free: [say("board.call"), say("board.call.label", { target: target.name, level: target.level })],
+    mine: [say("board.release"), say("board.release.label", { target: target.name })],
+    held: [say("board.held"), say("board.held.label", { target: target.name, caller })],
+    calling: [say("board.sending"), undefined],
+    releasing: [say("board.sending"), undefined],
+  }[kind];
+  const act = (): void => {
+    if (kind === "free") orders.call(target.id);
+    if (kind === "mine") orders.release(standing.call);
+  };
+  return (
+    <button
+      type="button"
+      aria-label={label}
+      aria-disabled={kind !== "free" && kind !== "mine"}
+      tabIndex={kind === "held" ? -1 : 0}
+      onClick={act}
+      className={`min-h-9 w-full rounded-lg border px-2.5 text-[0.8125rem] font-medium sm:min-h-7.5 ${BUTTON[kind]}`}
+    >
+      {shown}
+    </button>
+  );
 }
 
 function callerOf(call: Call, members: ReadonlyMap<number, Member>): Member {

@@ -13,24 +13,36 @@ export interface Refusal {
   readonly problem: Problem;
 }
 
+/** An order that was carried out. */
+export interface Done {
+  readonly kind: Overlay["kind"];
+  readonly target: string;
+  [value: string]: string;
+}
+
 /** Call and release targets; a click shows at once and is taken back when it is refused. */
 export interface Orders {
   readonly overlays: readonly Overlay[];
+  /** The last one that was carried out. */
+  readonly last: Done | undefined;
   readonly call: (target_id: number) => void;
   readonly release: (call: Call) => void;
 }
 
-/** `onRefused` and `onCalled` stay the same between renders. */
+/** The orders of this page. */
 export function useOrders(war: War, onRefused: (refusal: Refusal) => void): Orders {
   const client = useClient();
   const [overlays, setOverlays] = useState<readonly Overlay[]>([]);
+  const [last, setLast] = useState<Done>();
   useEffect(() => setOverlays((shown) => stillNeeded(shown, war)), [war]);
+  const names = war.targets;
   const order = useCallback(
     async (overlay: Overlay, name: string, args: Record<string, number>) => {
       const drop = (): void => setOverlays((shown) => shown.filter((one) => one !== overlay));
       setOverlays((shown) => [...shown, overlay]);
       try {
         await client.call(name, args);
+        setLast({ kind: overlay.kind, target: names.get(overlay.target_id)?.name ?? "" });
         setTimeout(drop, OVERLAY_KEPT_MS);
       } catch (error) {
         drop();
@@ -38,7 +50,7 @@ export function useOrders(war: War, onRefused: (refusal: Refusal) => void): Orde
         onRefused({ overlay, problem });
       }
     },
-    [client, onRefused],
+    [client, names, onRefused],
   );
   const war_id = war.running?.id;
   const call = useCallback(
@@ -53,5 +65,5 @@ export function useOrders(war: War, onRefused: (refusal: Refusal) => void): Orde
     },
     [order],
   );
-  return { overlays, call, release };
+  return { overlays, last, call, release };
 }

@@ -1,5 +1,5 @@
 import type { ReactNode } from "react";
-import { useAlignment } from "../../lib/alignment.tsx";
+import { useAlignment } from "../../lib/alignment.ts";
 import { latencyOf, type Entry } from "../../lib/history.ts";
 import { useVoice, type MessageId } from "../../lib/i18n/index.ts";
 import { Panel } from "../../lib/ui/panel.tsx";
@@ -48,7 +48,7 @@ function Line({ entry, war }: { readonly entry: Entry; readonly war: War }): Rea
     <li className="flex h-7.5 animate-enter items-center gap-2.5 border-t border-line first:border-t-0">
       <time
         dateTime={Number.isNaN(entry.stamped_at) ? undefined : time.toISOString()}
-        className="font-mono text-xs text-soft"
+        className="font-mono text-xs text-soft max-sm:hidden"
       >
         {Number.isNaN(entry.stamped_at) ? "–" : time.toLocaleTimeString(language, { hour12: false })}
       </time>

@@ -1,5 +1,5 @@
 import type { ReactNode } from "react";
-import { useAlignment } from "../../lib/alignment.tsx";
+import { useAlignment } from "../../lib/alignment.ts";
 import type { Alignment } from "../../lib/clock.ts";
 import { latencyOf, type Entry } from "../../lib/history.ts";
 import { useVoice } from "../../lib/i18n/index.ts";
@@ -23,12 +23,12 @@ export function LatencyPanel({ entries }: { readonly entries: readonly Entry[] }
           <p className="text-soft">{say("latency.waiting")}</p>
         ) : (
           <>
-            <div className="flex items-end justify-between gap-4">
-              <p className="font-mono text-3xl leading-tight font-semibold tracking-tight text-mine">
+            <div className="flex items-end justify-between gap-3">
+              <p className="font-mono text-2xl leading-tight sm:text-3xl font-semibold tracking-tight text-mine">
                 {span(found.last)}
                 <span className="sr-only"> {say("latency.last")}</span>
               </p>
-              <dl className="flex gap-4 text-right text-xs">
+              <dl className="flex gap-3 text-right text-xs sm:gap-4">
                 <Figure name={say("latency.p50")} value={span(found.p50)} />
                 <Figure name={say("latency.p95")} value={span(found.p95)} />
                 <Figure name={say("latency.max")} value={span(found.max)} />
@@ -47,7 +47,7 @@ function Figure({ name, value }: { readonly name: string; readonly value: string
   return (
     <div>
       <dt className="text-soft">{name}</dt>
-      <dd className="font-mono text-[0.8125rem]">{value}</dd>
+      <dd className="font-mono text-xs whitespace-nowrap sm:text-[0.8125rem]">{value}</dd>
     </div>
   );
 }

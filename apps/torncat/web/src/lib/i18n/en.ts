@@ -28,10 +28,13 @@ export const en = {
   "board.release": "Release",
   "board.release.label": "Release {target}",
   "board.held": "held",
+  "board.held.label": "{target} is held by {caller}",
   "board.sending": "sending …",
   "board.count":
     "{called, plural, =0 {None of the {all} targets is called} one {# of {all} targets called} other {# of {all} targets called}}, {mine, plural, =0 {none by you} other {# by you}}.",
   "board.loading": "The board is on its way …",
+  "board.took": "{target} is yours.",
+  "board.gave": "{target} is free again.",
   "board.stale": "What you see may be out of date; the board is being fetched again.",
   "board.none.war": "No war is running.",
   "board.none.war.hint": "Leave this page open: when one begins, its targets appear here by themselves.",
@@ -41,12 +44,10 @@ export const en = {
   "board.refused": "You no longer belong to this faction, so its board is closed to you.",
 
   "toast.dismiss": "Dismiss",
-  "toast.done.call": "{target} is yours.",
   "toast.held": "{target} is already held by {caller}.",
   "toast.held.hint": "Nothing was changed. Pick a target marked free; the board is live.",
   "toast.call.failed": "{target} was not called.",
   "toast.release.failed": "{target} was not released.",
-  "toast.server": "{title}",
   "toast.unreachable": "The server cannot be reached. Look at the board before you try again: the call may have arrived.",
   "toast.retry": "Try again in a moment.",
 
@@ -74,7 +75,7 @@ export const en = {
   "latency.plot": "Latency of the last {count} events: median {p50}, 95th percentile {p95}, highest {max}.",
   "latency.how": "How is this measured?",
   "latency.how.text":
-    "Each event carries the time at which the database stamped the row, just before COMMIT. This page notes when the event arrives and subtracts. The two clocks are aligned through /rpc/torncat.clock: of {samples, plural, one {# question} other {# questions}}, the quickest answer counts (round trip {rtt}), which leaves an error of at most {error}. The clocks differ by {offset}.",
+    "Each event carries the time at which the database stamped the row, just before COMMIT. This page notes when the event arrives and subtracts. The two clocks are aligned through /rpc/torncat.clock: {samples, plural, one {# question} other {# questions}}, the quickest answered in {rtt}, and the fact that nothing arrives before it is stamped leave an error of at most {error}. The clocks differ by {offset}.",
   "latency.how.unknown": "The clocks are being compared …",
 
   "traffic.title": "Requests of this page",
@@ -103,10 +104,9 @@ export const en = {
   "seat.opens": "(opens in a new tab)",
 
   "preferences.language": "Language",
-  "preferences.theme": "Colours",
-  "preferences.theme.system": "As the system",
-  "preferences.theme.light": "Light",
-  "preferences.theme.dark": "Dark",
+  "preferences.theme.system": "Colours: as the system. Press for light",
+  "preferences.theme.light": "Colours: light. Press for dark",
+  "preferences.theme.dark": "Colours: dark. Press for those of the system",
 
   "failure.title": "No seat could be taken",
   "failure.demo": "This server does not run the demonstration. Start it with “make demo”, or “lastcall demo”.",

@@ -17,7 +17,7 @@ export const fr: Readonly<Record<MessageId, string>> = {
   "board.filter.all": "Toutes",
   "board.filter.free": "Libres",
   "board.filter.called": "Appelées",
-  "board.filter.mine": "Les miennes",
+  "board.filter.mine": "Miennes",
   "board.level": "Niveau",
   "board.target": "Cible",
   "board.caller": "Appelée par",
@@ -30,10 +30,13 @@ export const fr: Readonly<Record<MessageId, string>> = {
   "board.release": "Libérer",
   "board.release.label": "Libérer {target}",
   "board.held": "prise",
+  "board.held.label": "{target} est prise par {caller}",
   "board.sending": "envoi …",
   "board.count":
     "{called, plural, =0 {Aucune des {all} cibles n’est appelée} one {# cible appelée sur {all}} other {# cibles appelées sur {all}}}, {mine, plural, =0 {aucune par vous} other {# par vous}}.",
   "board.loading": "Le tableau arrive …",
+  "board.took": "{target} est à vous.",
+  "board.gave": "{target} est de nouveau libre.",
   "board.stale": "Ce tableau n’est peut-être plus à jour ; il est redemandé.",
   "board.none.war": "Aucune guerre en cours.",
   "board.none.war.hint": "Laissez cette page ouverte : dès qu’une guerre commence, ses cibles apparaissent ici.",
@@ -43,12 +46,10 @@ export const fr: Readonly<Record<MessageId, string>> = {
   "board.refused": "Vous ne faites plus partie de cette faction ; son tableau vous est fermé.",
 
   "toast.dismiss": "Fermer",
-  "toast.done.call": "{target} est à vous.",
   "toast.held": "{target} est déjà prise par {caller}.",
   "toast.held.hint": "Rien n’a été modifié. Choisissez une cible libre ; le tableau est en direct.",
   "toast.call.failed": "{target} n’a pas été appelée.",
   "toast.release.failed": "{target} n’a pas été libérée.",
-  "toast.server": "{title}",
   "toast.unreachable":
     "Le serveur est injoignable. Regardez le tableau avant de recommencer : l’appel est peut-être arrivé.",
   "toast.retry": "Réessayez dans un instant.",
@@ -78,7 +79,7 @@ export const fr: Readonly<Record<MessageId, string>> = {
   "latency.plot": "Latence des {count} derniers événements : médiane {p50}, 95e centile {p95}, maximum {max}.",
   "latency.how": "Comment est-ce mesuré ?",
   "latency.how.text":
-    "Chaque événement porte l’heure à laquelle la base a daté la ligne, juste avant COMMIT. La page note l’heure d’arrivée et fait la différence. Les deux horloges sont accordées par /rpc/torncat.clock : {samples, plural, one {# question} other {# questions}}, la réponse la plus rapide compte (aller-retour {rtt}), d’où une erreur d’au plus {error}. L’écart des horloges est de {offset}.",
+    "Chaque événement porte l’heure à laquelle la base a daté la ligne, juste avant COMMIT. La page note l’heure d’arrivée et fait la différence. Les deux horloges sont accordées par /rpc/torncat.clock : {samples, plural, one {# question} other {# questions}}, dont la plus rapide a pris {rtt}, et le fait que rien n’arrive avant d’être daté laissent une erreur d’au plus {error}. L’écart des horloges est de {offset}.",
   "latency.how.unknown": "Les horloges sont en cours de comparaison …",
 
   "traffic.title": "Requêtes de cette page",
@@ -107,10 +108,9 @@ export const fr: Readonly<Record<MessageId, string>> = {
   "seat.opens": "(s’ouvre dans un nouvel onglet)",
 
   "preferences.language": "Langue",
-  "preferences.theme": "Couleurs",
-  "preferences.theme.system": "Comme le système",
-  "preferences.theme.light": "Clair",
-  "preferences.theme.dark": "Sombre",
+  "preferences.theme.system": "Couleurs : comme le système. Appuyer pour le clair",
+  "preferences.theme.light": "Couleurs : claires. Appuyer pour le sombre",
+  "preferences.theme.dark": "Couleurs : sombres. Appuyer pour celles du système",
 
   "failure.title": "Aucune place n’a pu être prise",
   "failure.demo": "Ce serveur ne fait pas tourner la démonstration. Lancez-la par « make demo » ou « lastcall demo ».",
