@@ -9,6 +9,7 @@ import pytest
 from lastcall.feed.catalog import TableFacts
 from lastcall.feed.pgoutput import UNCHANGED, Column, Delete, Insert, Relation, Row, Update
 from lastcall.feed.render import Draft, NotRenderable, Renderer
+from lastcall.feed.values import TypeFacts, codec, names_channels, string
 from lastcall.feed.watch import Watch
 
 NAMES = {"id": 20, "bar": 23, "state": 25, "note": 25, "open": 16, "extra": 3802}
@@ -238,3 +239,15 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(200):
             found = only.insert(Insert(1, row(id=str(number).encode(), bar=str(number).encode())))
             assert (found.channels if found else None) == (None if number % 2 else (f"bar:{number}",))
+
+
+def test_type_of_an_extension_is_known_by_its_extension() -> None:
+    """citext is text where the extension made it; a type that merely has its name is not supported."""
+    ours, other = TypeFacts(20_000, "citext", "b", extension="citext"), TypeFacts(20_001, "citext", "b")
+    array = TypeFacts(20_002, "_citext", "b", element=20_000, extension="citext")
+    types = {facts.oid: facts for facts in (ours, other, array)}
+    assert (codec(20_000, types), codec(20_001, types)) == (string, None)
+    assert names_channels(20_000, types) and not names_channels(20_001, types)
+    members = codec(20_002, types)
+    assert members is not None and members(b'{a,"b c"}') == b'["a","b c"]'
+    assert not names_channels(20_002, types)

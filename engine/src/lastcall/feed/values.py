@@ -135,10 +135,10 @@ def _members(text: bytes, element: Codec) -> list[bytes]:
 
 _BUILT_IN: Final[dict[int, Codec]] = {
     16: boolean,
-    **dict.fromkeys((20, 21, 23, 26), number),  # int8, int2, int4, oid
+    **dict.fromkeys((20, 21, 23), number),  # int8, int2, int4
     **dict.fromkeys((700, 701), floating),
     1700: decimal,
-    **dict.fromkeys((18, 19, 25, 1042, 1043), string),  # "char", name, text, bpchar, varchar
+    **dict.fromkeys((18, 19, 25, 26, 1042, 1043), string),  # "char", name, text, oid, bpchar, varchar
     **dict.fromkeys((17, 142, 650, 774, 790, 829, 869), string),  # bytea, xml, cidr, macaddr8, money, macaddr, inet
     **dict.fromkeys((1560, 1562, 2950, 1186), string),  # bit, varbit, uuid, interval
     **dict.fromkeys((1082, 1083, 1266), string),  # date, time, timetz
@@ -146,6 +146,8 @@ _BUILT_IN: Final[dict[int, Codec]] = {
     1184: timestamp_utc,
     **dict.fromkeys((114, 3802), document),
 }
+_VECTORS: Final = frozenset({22, 30})
+"""int2vector and oidvector are arrays to the catalog, and have another text."""
 _STRING_KINDS: Final = frozenset("erm")
 _STRING_EXTENSIONS: Final = frozenset({"citext"})
 _CHANNEL_TYPES: Final = frozenset({20, 21, 23, 26, 18, 19, 25, 1042, 1043, 2950, 1082})
@@ -160,11 +162,11 @@ def codec(oid: int, types: Types, depth: int = 0) -> Codec | None:
     facts = types.get(oid)
     if facts is None or depth > _NESTING_MAX:
         return None
-    if facts.kind in _STRING_KINDS or (facts.extension in _STRING_EXTENSIONS and facts.name == facts.extension):
+    if _is_string(facts):
         return string
     if facts.kind == "d":
         return codec(facts.base, types, depth + 1)
-    if facts.element:
+    if facts.element and oid not in _VECTORS:
         element = codec(facts.element, types, depth + 1)
         return None if element is None else array_of(element)
     return None
@@ -179,4 +181,8 @@ def names_channels(oid: int, types: Types, depth: int = 0) -> bool:
         return False
     if facts.kind == "d":
         return names_channels(facts.base, types, depth + 1)
-    return facts.kind == "e" or facts.extension in _STRING_EXTENSIONS
+    return facts.kind == "e" or (facts.kind == "b" and _is_string(facts))
+
+
+def _is_string(facts: TypeFacts) -> bool:
+    return facts.kind in _STRING_KINDS or (facts.extension in _STRING_EXTENSIONS and facts.name == facts.extension)
