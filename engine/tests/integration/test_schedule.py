@@ -102,8 +102,8 @@ async def test_a_job_runs_when_it_is_due_and_not_before(database: Database, lead
         assert effects(database) == 0
         set_now(database, "2026-11-20 10:59:59.9+00")
         await eventually_async(lambda: runs(database) == [("11:00:00", "done", 0, "")])
+        await eventually_async(lambda: meter.job_runs == {("sample.sweep", "done"): 1})
     assert effects(database) == 1
-    assert meter.job_runs == {("sample.sweep", "done"): 1}
 
 
 @pytest.mark.usefixtures("writes")
@@ -157,8 +157,8 @@ async def test_a_failed_job_is_logged_and_leaves_nothing(database: Database, lea
         set_now(database, "2026-11-20 11:00:00+00")
         await eventually_async(lambda: runs(database, "sample.bad") == [("11:00:00", "failed", 0, "LC112 rule_broken")])
         await eventually_async(lambda: runs(database) == [("11:00:00", "done", 0, "")])
+        await eventually_async(lambda: meter.alarms == {"job_failed": 1})
     assert effects(database) == 1
-    assert meter.alarms == {"job_failed": 1}
 
 
 @pytest.mark.usefixtures("writes")
