@@ -12,6 +12,7 @@ Promises:
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final
@@ -110,9 +111,44 @@ class Front:
             raise RuntimeError("a node starts and stops its stations itself")
         scope["app"] = self._state
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > self._url_max_bytes:
-            await refuse(scope, receive, send, Refusal("LC104"))
+            await refuse(scope, send, Refusal("LC104"))
             return
         await self._inner(scope, receive, send)
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had its answer."""
+
+
+class _Answer:
+    """What has been answered to one request so far.
+
+    started: the status is out. replaced: the status was one without a number, and is held back.
+    """
+
+    __slots__ = ("_send", "replaced", "started")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self.replaced = False
+
+    async def watch(self, message: Message) -> None:
+        """`send`, for whoever answers further in."""
+        if message["type"] == "http.response.start":
+            self.replaced = message["status"] == 405 and not _numbered(message)
+            self.started = not self.replaced
+        if not self.replaced:
+            await self.send(message)
+
+    async def send(self, message: Message) -> None:
+        """Send on. Raises ClientGone."""
+        try:
+            await self._send(message)
+        except (RuntimeError, OSError) as error:
+            # The connection was closed under the answer; nobody is there to be told, and nothing is wrong with us.
+            _log.debug("client gone", reason=str(error))
+            raise ClientGone from None
 
 
 class Refusals:
@@ -122,40 +158,32 @@ class Refusals:
         self._inner = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-        replaced = False
+        answer = _Answer(send)
+        with contextlib.suppress(ClientGone):
+            refusal = await self._refusal(scope, receive, answer)
+            if refusal is not None and not answer.started:
+                await refuse(scope, answer.send, refusal)
 
-        async def watch(message: Message) -> None:
-            nonlocal started, replaced
-            if message["type"] == "http.response.start":
-                if message["status"] == 405 and not _numbered(message):
-                    replaced = True
-                    return
-                started = True
-            if not replaced:
-                await send(message)
-
+    async def _refusal(self, scope: Scope, receive: Receive, answer: _Answer) -> Refusal | None:
+        """Let the inner application answer; what is to be answered in its place, if anything."""
         try:
-            await self._inner(scope, receive, watch)
+            await self._inner(scope, receive, answer.watch)
         except Refusal as refusal:
-            if started:
-                raise
-            await refuse(scope, receive, send, refusal)
+            return refusal
+        except ClientGone:
+            raise
         except Exception:
             incident = secrets.token_hex(4)
             _log.exception("request failed", incident=incident, path=scope.get("path"))
-            if not started:
-                await refuse(scope, receive, send, Refusal("LC100", incident=incident))
-        else:
-            if replaced:
-                await refuse(scope, receive, send, Refusal("LC106"))
+            return Refusal("LC100", incident=incident)
+        return Refusal("LC106") if answer.replaced else None
 
 
 def _numbered(message: Message) -> bool:
     return Headers(raw=message["headers"]).get("content-type") == problem.MEDIA_TYPE
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
+async def refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
     """Answer with the problem document, as HTTP or (before the upgrade) as a refused WebSocket handshake."""
     language = language_of(Headers(scope=scope).get("accept-language", ""))
     body = problem.document(refusal, language)
