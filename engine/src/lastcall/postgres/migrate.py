@@ -23,7 +23,7 @@ from lastcall.config import Config
 from lastcall.errors import StartRefused
 from lastcall.postgres import privileges
 from lastcall.postgres.logins import login_refused
-from lastcall.postgres.sources import ENGINE, Application, File, Source, sources_of
+from lastcall.postgres.sources import ENGINE, Application, File, Source, query, sources_of
 
 VERSION_MIN = 150000
 LOCK_WAIT_MAX_S = 60
@@ -55,7 +55,7 @@ def _silent(_: str) -> None:
 async def migrate(owner_url: str, apps: Sequence[Application], config: Config, progress: Progress = _silent) -> Report:
     """Bring the database up to date. Raises StartRefused with what to do."""
     sources = sources_of(apps)
-    async with await _connect(owner_url) as connection:
+    async with await owner_connection(owner_url) as connection:
         await _check_server(connection)
         await _lock(connection, progress)
         await _prepare(connection)
@@ -72,7 +72,7 @@ async def migrate(owner_url: str, apps: Sequence[Application], config: Config, p
     return Report(tuple(migrations), tuple(routines), tuple(passwords), tuple(notes))
 
 
-async def _connect(owner_url: str) -> Connection:
+async def owner_connection(owner_url: str) -> Connection:
     try:
         return await psycopg.AsyncConnection.connect(
             owner_url, autocommit=True, connect_timeout=privileges.CONNECT_WAIT_MAX_S
@@ -226,31 +226,8 @@ async def _apply_routine(connection: Connection, source: Source, file: File) -> 
 
 
 async def _objects(connection: Connection, source: Source) -> set[tuple[str, str]]:
-    """Functions, views, triggers and policies of the source's schemas, each with the place of its catalogue row: a
-    `create or replace` moves the row, so what a file touched is what is in the set only afterwards."""
-    cursor = await connection.execute(_OBJECTS, [list(source.schemas)])
+    cursor = await connection.execute(query("objects"), {"schemas": list(source.schemas)})
     return set(await cursor.fetchall())
-
-
-_OBJECTS = """
-with place as (
-    select oid, nspname from pg_namespace where nspname = any(%s)
-), found (class, object, version) as (
-    select 'pg_proc'::regclass, p.oid, p.ctid from pg_proc p join place on place.oid = p.pronamespace
-    union all
-    select 'pg_class'::regclass, c.oid, c.ctid from pg_class c join place on place.oid = c.relnamespace
-    where c.relkind in ('v', 'm')
-    union all
-    select 'pg_trigger'::regclass, t.oid, t.ctid
-    from pg_trigger t join pg_class c on c.oid = t.tgrelid join place on place.oid = c.relnamespace
-    where not t.tgisinternal
-    union all
-    select 'pg_policy'::regclass, y.oid, y.ctid
-    from pg_policy y join pg_class c on c.oid = y.polrelid join place on place.oid = c.relnamespace
-)
-select identity.type || ' ' || identity.identity, found.version::text
-from found, pg_identify_object(found.class, found.object, 0) as identity
-"""
 
 
 async def _drop_leftovers(connection: Connection, source: Source, before: Sequence[str]) -> None:
@@ -272,14 +249,7 @@ async def _drop_leftovers(connection: Connection, source: Source, before: Sequen
 async def _check_bodies(connection: Connection, source: Source) -> None:
     """Have each language check its routines as it would have at their creation."""
     await connection.execute("set local check_function_bodies = on")
-    cursor = await connection.execute(
-        "select r.name, p.oid, l.lanvalidator::regproc::text "
-        "from pg_proc p join pg_language l on l.oid = p.prolang join pg_namespace n on n.oid = p.pronamespace "
-        "cross join lateral pg_identify_object('pg_proc'::regclass, p.oid, 0) o "
-        "left join lastcall.routine r on r.source = %s and o.type || ' ' || o.identity = any(r.objects) "
-        "where n.nspname = any(%s) and l.lanvalidator <> 0 order by 1",
-        [source.name, list(source.schemas)],
-    )
+    cursor = await connection.execute(query("validators"), {"source": source.name, "schemas": list(source.schemas)})
     for name, oid, validator in await cursor.fetchall():
         try:
             await connection.execute(sql.SQL("select {}(%s)").format(sql.SQL(validator)), [oid])
@@ -308,11 +278,7 @@ def _file_refused(source: Source, name: str, text: str, error: psycopg.Error) ->
 
 
 async def _check_row_security(connection: Connection, source: Source, file: File) -> None:
-    cursor = await connection.execute(
-        "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace "
-        "where n.nspname = any(%s) and c.relkind in ('r', 'p') and not c.relrowsecurity order by 1",
-        [list(source.schemas)],
-    )
+    cursor = await connection.execute(query("without_row_security"), {"schemas": list(source.schemas)})
     open_tables = [row[0] for row in await cursor.fetchall()]
     if open_tables:
         raise StartRefused(

@@ -99,9 +99,9 @@ async def _set_password(connection: Connection, role: str, secret: str) -> None:
             return
         except psycopg.errors.InsufficientPrivilege as error:
             raise StartRefused(
-                f"the owner may not set the password of {role} ({error.diag.message_primary}): a superuser runs "
-                f"sql/privileges.sql (on PostgreSQL 15, which lets only superusers alter a replication role: sets the "
-                f"password itself and names the login in LASTCALL_{role.removeprefix('lastcall_').upper()}_URL)"
+                f"the owner may not set the password of {role} ({error.diag.message_primary}): from PostgreSQL 16 on "
+                f"it may after a superuser has run {SCRIPT}; on 15 a superuser sets the password, and you name the "
+                f"login in LASTCALL_{role.removeprefix('lastcall_').upper()}_URL"
             ) from None
         except psycopg.errors.InternalError_:
             # "tuple concurrently updated": roles belong to the cluster, and another database is being migrated.

@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -122,6 +123,12 @@ def _ordered(files: Sequence[File], folder: Path) -> tuple[File, ...]:
     for file in files:
         place(file.name, ())
     return tuple(placed.values())
+
+
+@cache
+def query(name: str) -> bytes:
+    """`sql/queries/{name}.sql`: a statement about the catalogue, for before the engine's routines are there."""
+    return (ENGINE_FOLDER / "queries" / f"{name}.sql").read_bytes()
 
 
 def sources_of(apps: Sequence[Application]) -> tuple[Source, ...]:

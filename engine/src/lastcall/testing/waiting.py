@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
@@ -27,14 +27,13 @@ def eventually(predicate: Callable[[], Value], within_s: float = WITHIN_S, *, wh
         time.sleep(_POLL_S)
 
 
-async def eventually_async(
-    predicate: Callable[[], Value | Awaitable[Value]], within_s: float = WITHIN_S, *, what: str = ""
-) -> Value:
+async def eventually_async(predicate: Callable[[], object], within_s: float = WITHIN_S, *, what: str = "") -> Any:
     """`eventually` for coroutines: `predicate` may be async, and the loop runs meanwhile."""
     deadline = time.monotonic() + within_s
     while True:
-        answer = predicate()
-        value = cast(Value, await answer if inspect.isawaitable(answer) else answer)
+        value = predicate()
+        if inspect.isawaitable(value):
+            value = await value
         if value:
             return value
         if time.monotonic() > deadline:
