@@ -3,10 +3,11 @@
 This is the one public door: an application imports these names and nothing inside the package.
 """
 
-from lastcall.app import App, Channel, Demo, Job, Node, Service, Timer, Watch
+from lastcall.app import App, Channel, Demo, Job, Node, Service, Timer
 from lastcall.config import Config
 from lastcall.errors import Code, LastcallError, Refusal, StartRefused, read_codes
 from lastcall.event import Event
+from lastcall.feed.watch import Watch
 from lastcall.position import Position
 
 __all__ = [

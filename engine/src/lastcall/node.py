@@ -40,6 +40,7 @@ from lastcall.postgres.embedded import Embedded
 from lastcall.postgres.logins import logins
 from lastcall.postgres.migrate import migrate, owner_connection
 from lastcall.postgres.pool import Pool
+from lastcall.schedule import Schedule
 from lastcall.state import Reader
 
 Say = Callable[[str], None]
@@ -181,6 +182,7 @@ class Node:
         await self._listen(stations, front, hub)
 
         await self._until_caught_up(feed, hub)
+        await self._attach(stations, Schedule(config, caller, catalogue, self.apps, meter, self))
         await self._start_applications(stations)
         self._say(f"ready on {self._address()}{self._home() or ''}")
 

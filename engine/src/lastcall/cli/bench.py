@@ -104,7 +104,7 @@ async def _fan_out(url: str, token: str, channel: str, listeners: int, events: i
     try:
         for _ in range(listeners):
             made = await loop.create_connection(
-                lambda: Listener(request, tally, listeners, expected), parts.hostname, port
+                lambda: Listener(request, tally, listeners, expected), parts.hostname or "127.0.0.1", port
             )
             connections.append(made[0])
         async with asyncio.timeout(SETTLE_TIMEOUT_S):

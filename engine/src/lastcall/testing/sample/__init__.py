@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lastcall.app import App, Channel, Watch
+from lastcall.app import App, Channel
 from lastcall.errors import Code
+from lastcall.feed.watch import Watch
 
 app = App(
     name="sample",
