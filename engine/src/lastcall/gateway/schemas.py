@@ -31,7 +31,6 @@ _DIGITS: Final[dict[str, list[Schema]]] = {
         {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         {"type": "string", "pattern": "^-?[0-9]{1,18}$"},
     ],
-    "oid": [{"type": "integer", "minimum": 0, "maximum": 2**32 - 1}, {"type": "string", "pattern": "^[0-9]{1,9}$"}],
     "numeric": [{"type": "number"}, {"type": "string", "pattern": "^-?[0-9]{1,100}(\\.[0-9]{1,100})?$"}],
 }
 """Taken as a number, or as its digits, of which JavaScript keeps 15."""

@@ -25,7 +25,8 @@ NOTE = {"topic": "t", "writer": 1, "number": 1}
 class Desk:
     """A caller with the sample application's functions, by name; arguments are values of Python."""
 
-    def __init__(self, caller: Caller, signatures: list[Signature]) -> None:
+    def __init__(self, pool: Pool, caller: Caller, signatures: list[Signature]) -> None:
+        self.pool = pool
         self.caller = caller
         self.functions = {signature.name: signature for signature in signatures}
 
@@ -56,7 +57,7 @@ async def opened(database: Database, url: str | None = None) -> AsyncIterator[De
     await pool.open()
     try:
         caller = Caller(pool, database.config, {**CODES, **sample.codes})
-        yield Desk(caller, await caller.signatures(["sample_api"]))
+        yield Desk(pool, caller, await caller.signatures(["sample_api"]))
     finally:
         await pool.close()
 

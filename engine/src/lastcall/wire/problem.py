@@ -27,4 +27,8 @@ def headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     found = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
     if refusal.retry_after_s is not None:
         found.append((b"retry-after", str(max(1, -int(-refusal.retry_after_s // 1))).encode()))
+    methods = refusal.facts.get("methods")
+    if refusal.code.number == "LC106" and isinstance(methods, list):
+        # RFC 9110, 15.5.6: a 405 names what is allowed.
+        found.append((b"allow", ", ".join(methods).encode()))
     return found

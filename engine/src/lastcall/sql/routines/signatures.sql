@@ -24,7 +24,7 @@ as $$
                 when t.oid in ('json'::regtype, 'jsonb'::regtype) then 'json'
                 when t.oid = 'bool'::regtype then 'boolean'
                 when t.oid in ('int2'::regtype, 'int4'::regtype) then 'integer'
-                when t.oid in ('int8'::regtype, 'oid'::regtype) then 'bigint'
+                when t.oid = 'int8'::regtype then 'bigint'
                 when t.oid in ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype) then 'number'
                 when t.typcategory = 'A' then 'array'
                 when t.typtype = 'c' then 'composite'
