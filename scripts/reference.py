@@ -20,6 +20,7 @@ import typer.main
 import lastcall
 from lastcall.cli import command
 from lastcall.config import ENVIRONMENT_PREFIX, Config
+from lastcall.meter import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -178,6 +179,25 @@ What an application's SQL may call, and what the server itself calls. Everything
     return page + table(("function", "who may", "what it does"), rows)
 
 
+def metrics() -> str:
+    """Every metric of meter.py: its name as /metrics has it, kind, labels, meaning."""
+    page = (
+        HEADER.format(source="`engine/src/lastcall/meter.py`")
+        + """# Metrics
+
+What `GET /metrics` shows, in Prometheus' text format. Counters are of this node since its start. What to look at, and
+the names of the alarms: [monitoring](../how-to/monitor.md).
+
+"""
+    )
+    endings = {"counter": "_total", "histogram": "_seconds", "gauge": ""}
+    rows = [
+        (f"`lastcall_{metric.name}{endings[metric.kind]}`", metric.kind, ", ".join(metric.labels), metric.help)
+        for metric in METRICS
+    ]
+    return page + table(("metric", "kind", "labels", "meaning"), rows)
+
+
 def python() -> str:
     """The names of `lastcall.__all__`: arguments, docstring, methods."""
     page = (
@@ -215,6 +235,7 @@ def _indented(text: str) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "errors.md": errors,
+    "metrics.md": metrics,
     "cli.md": cli,
     "sql.md": sql,
     "python.md": python,

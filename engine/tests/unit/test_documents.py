@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lastcall
-from lastcall import config, errors, event
+from lastcall import config, errors, event, meter
 
 ROOT = Path(__file__).resolve().parents[3]
 ENGINE = ROOT / "engine" / "src" / "lastcall"
@@ -48,6 +48,21 @@ def test_every_setting_is_documented() -> None:
     """The settings page names every setting of config.py."""
     page = text_of(REFERENCE / "settings.md")
     assert [name for name in config.names() if f"| `{name}` |" not in page] == []
+
+
+def test_every_metric_is_documented() -> None:
+    """The metrics page names every metric, and what to watch names only metrics that exist."""
+    page = text_of(REFERENCE / "metrics.md")
+    assert [metric.name for metric in meter.METRICS if f"| `lastcall_{metric.name}" not in page] == []
+    watched = re.findall(r"lastcall_[a-z_]+", text_of(ROOT / "docs" / "how-to" / "monitor.md"))
+    assert [name for name in watched if f"`{name}`" not in page] == []
+
+
+def test_every_alarm_is_explained() -> None:
+    """The page on monitoring explains exactly the alarms that the engine raises."""
+    raised = {name for path in ENGINE.rglob("*.py") for name in re.findall(r"\.alarm\(\"([a-z_]+)\"\)", text_of(path))}
+    page = text_of(ROOT / "docs" / "how-to" / "monitor.md").partition("## Alarms")[2]
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", page, flags=re.MULTILINE)) == raised
 
 
 def test_every_number_is_documented_in_both_languages() -> None:
