@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
@@ -172,11 +173,21 @@ class Refusals:
             return refusal
         except ClientGone:
             raise
+        except HTTPException as error:
+            return _refusal_of(error)
         except Exception:
             incident = secrets.token_hex(4)
             _log.exception("request failed", incident=incident, path=scope.get("path"))
             return Refusal("LC100", incident=incident)
         return Refusal("LC106") if answer.replaced else None
+
+
+def _refusal_of(error: HTTPException) -> Refusal:
+    """What Starlette's router raises where a route does not take the method."""
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return Refusal("LC106", facts={"methods": sorted(part.strip() for part in allowed.split(",") if part.strip())})
+    return Refusal("LC105" if error.status_code == 404 else "LC101")
 
 
 def _numbered(message: Message) -> bool:

@@ -383,6 +383,7 @@ async def test_addresses_and_methods(member: httpx.AsyncClient) -> None:
         ("DELETE", "/batch", "POST"),
         ("POST", "/state/topic:t", "GET, HEAD"),
         ("PUT", "/openapi.json", "GET, HEAD"),
+        ("DELETE", "/metrics", "GET, HEAD"),
     ):
         response = await member.request(method, path)
         problem(response, "LC106")
