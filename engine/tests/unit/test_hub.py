@@ -1,0 +1,569 @@
+"""The hub: every listener each event once, in order, or a reset. Directed cases; see also test_hub_property."""
+
+from __future__ import annotations
+
+import pytest
+
+from lastcall.errors import Refusal
+from lastcall.event import RESET, REVOKED
+from lastcall.hub import Hub, Joiner, Subscriber, Waiter
+from lastcall.position import Position
+from lastcall.testing.hub_world import Ear, World, plain
+from lastcall.wire.encoding import SSE_CHUNKED, SSE_PLAIN, WEBSOCKET, Encoding
+
+
+def test_an_idle_hub_flushes_in_the_same_turn() -> None:
+    """What comes to an idle hub is written before `deliver` returns."""
+    world = World()
+    ear = world.join(["a:1"])
+    world.publish(["a:1"])
+    assert ear.heard() == [1]
+
+
+def test_what_comes_during_a_flush_leaves_joined() -> None:
+    """Events that come soon after a long flush share one write, at the latest after flush_wait_max_ms."""
+    world = World(flush_wait_max_ms=5.0)
+    ears = [world.join(["a:1"]) for _ in range(20)]
+    world.publish(["a:1"])
+    for _ in range(10):
+        world.publish(["a:1"])
+    assert [ear.writes for ear in ears] == [1] * 20
+    world.time.run(0.0051)
+    assert [ear.writes for ear in ears] == [2] * 20
+    assert all(ear.heard() == list(range(1, 12)) for ear in ears)
+
+
+def test_order_across_channels_is_position_order() -> None:
+    """A listener of several channels hears them in the order of positions, whatever channel is written to first."""
+    world = World()
+    ear = world.join(["b:1", "a:1"])
+    world.publish(["a:1"], ["b:1"], ["a:1"], ["b:1", "a:1"])
+    assert [frame.id for frame in ear.frames] == sorted(frame.id for frame in ear.frames if frame.id)
+    assert ear.heard() == [1, 2, 3, 4]
+
+
+def test_an_event_on_two_channels_is_heard_once_with_the_listeners_own_channels() -> None:
+    """One event is one frame, and names no channel that the listener does not listen on."""
+    world = World()
+    both, one = world.join(["a:1", "b:1"]), world.join(["b:1"])
+    world.publish(["a:1", "b:1", "c:1"])
+    assert [frame.channels for frame in both.frames] == [("a:1", "b:1")]
+    assert [frame.channels for frame in one.frames] == [("b:1",)]
+
+
+def test_an_event_is_encoded_once_per_encoding_and_visible_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred listeners cost one encoding."""
+    world = World()
+    for encoding in (SSE_PLAIN, SSE_CHUNKED, WEBSOCKET):
+        for _ in range(100):
+            world.hub.join(world.joiner(["a:1"], encoding=encoding), _Mute(encoding, None))
+    encoded: list[str] = []
+    whole = Encoding.event
+    monkeypatch.setattr(Encoding, "event", lambda *args, **more: encoded.append("") or whole(*args, **more))
+    world.publish(["a:1"])
+    assert len(encoded) == 3
+    assert world.meter.deliveries == 300
+
+
+class _Mute(Subscriber):
+    def writer(self):  # type: ignore[no-untyped-def]
+        return bool
+
+
+def test_resume_gives_what_came_after_the_position_then_live() -> None:
+    """A listener that comes back gets the stretch it missed, once, and goes on."""
+    world = World()
+    world.publish(["a:1"])
+    at = world.publish(["a:1"]).events[0].position
+    world.publish(["a:1"], ["b:1"], ["a:1"])
+    ear = world.join(["a:1"], at)
+    assert ear.heard() == [3, 5]
+    assert ear.frames[-1].event == "heartbeat"
+    assert ear.position == world.hub.head
+    world.publish(["a:1"])
+    assert ear.heard() == [3, 5, 6]
+
+
+def test_a_head_position_resumes_with_everything_after_it() -> None:
+    """`S.0` means everything that commits before S: the transaction that commits at S comes after it."""
+    world = World()
+    world.publish(["a:1"])
+    head = world.hub.head
+    commit = world.publish(["a:1"])
+    assert commit.commit_lsn == head.lsn  # the end of one transaction is the commit of the next
+    assert world.join(["a:1"], head).heard() == [2]
+
+
+@pytest.mark.parametrize(
+    ("position", "reason"),
+    [(Position("e9", 110, 0), "epoch"), (Position("e0", 10_000, 0), "future"), (Position("e0", 99, 0), "history")],
+)
+def test_positions_that_cannot_be_continued_lead_to_reset(position: Position, reason: str) -> None:
+    """A position of another epoch, beyond the head or before the floor is a reset that says why, then live."""
+    world = World()
+    world.publish(["a:1"])
+    ear = world.join(["a:1"], position)
+    assert [(frame.data["channels"], frame.data["reason"], frame.id) for frame in ear.named("reset")] == [
+        (["a:1"], reason, None)
+    ]
+    assert ear.heard() == []
+    world.publish(["a:1"])
+    assert ear.heard() == [2]
+
+
+def test_reset_names_the_channels_not_the_connection() -> None:
+    """Where one of two channels has forgotten too much, the other goes on without a gap."""
+    world = World(history_events_max=2)
+    start = world.hub.head
+    for _ in range(5):
+        world.publish(["a:1"])
+    world.publish(["b:1"])
+    ear = world.join(["a:1", "b:1"], start)
+    assert [frame.data["channels"] for frame in ear.named("reset")] == [["a:1"]]
+    assert ear.heard() == [6]
+
+
+def _join_while_pending(world: World) -> Ear:
+    """A listener that resumes between an event and its flush."""
+    for _ in range(10):
+        world.join(["a:1"])
+    start = world.hub.head
+    world.publish(["a:1"])
+    world.publish(["a:1"])  # waits for the quiet time after the first flush
+    ear = world.join(["a:1"], start)
+    world.publish(["a:1"])
+    world.settle()
+    return ear
+
+
+def test_a_joiner_waits_for_the_pending_flush() -> None:
+    """Whoever joins while events are pending hears them once: as history, after the members were given them."""
+    assert _join_while_pending(World()).heard() == [1, 2, 3]
+
+
+def test_mutation_without_the_joining_queue_events_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Admitting at once, without waiting for the pending flush, is found out."""
+
+    def join_at_once(hub: Hub, joiner: Joiner, subscriber: Subscriber) -> bool:
+        joiner.subscriber = subscriber
+        joiner.target = hub._interests.of(joiner.encoding, subscriber.channels.union(joiner.starts))
+        hub._admit(joiner)
+        return True
+
+    monkeypatch.setattr(Hub, "join", join_at_once)
+    with pytest.raises(AssertionError):
+        assert _join_while_pending(World()).heard() == [1, 2, 3]
+
+
+def test_a_place_is_kept_from_the_reservation_on() -> None:
+    """Nothing that is delivered between `reserve` and `join` is missed."""
+    world = World()
+    reservation = world.hub.reserve(None)
+    start = world.hub.head
+    world.publish(["a:1"])
+    joiner = world.joiner(["a:1"], start, reservation=reservation)
+    world.publish(["a:1"])
+    ear = Ear(world)
+    world.take_in(ear, joiner)
+    assert ear.heard() == [1, 2]
+
+
+def test_history_comes_in_pieces_and_the_floor_is_looked_at_again() -> None:
+    """A slow reader of a long history gets pieces; what was forgotten meanwhile is a reset, not a gap."""
+    world = World(history_events_max=8, flush_max_bytes=1024)
+    start = world.hub.head
+    for _ in range(8):
+        world.publish(["a:1"], filler="x" * 400)
+    joiner = world.joiner(["a:1"], start)
+    ear = Ear(world)
+    piece = joiner.piece()
+    assert piece is not None
+    assert len(piece) < 2048
+    ear.write(piece)
+    for _ in range(20):
+        world.publish(["a:1"], filler="x" * 400)
+    world.take_in(ear, joiner)
+    numbers = [data[0] for data in ear.heard()]
+    resets = ear.named("reset")
+    assert numbers == [*range(1, 9)]
+    assert [frame.data["reason"] for frame in resets] == ["history"]
+    world.publish(["a:1"])
+    assert ear.heard()[-1] == 29
+
+
+def test_a_flush_is_cut_and_the_rest_follows() -> None:
+    """More than flush_max_bytes leaves in several writes, in order, nothing lost."""
+    world = World(flush_max_bytes=1024, write_buffer_max_bytes=4096)
+    ear = world.join(["a:1"])
+    world.publish(*[["a:1"]] * 20, filler="x" * 300)
+    assert ear.writes > 1
+    world.settle()
+    assert [data[0] for data in ear.heard()] == list(range(1, 21))
+
+
+def test_what_waits_is_bounded() -> None:
+    """Beyond write_buffer_max_bytes nothing waits in the hub: it is written, and slow readers are cut by it."""
+    world = World(flush_max_bytes=1024, write_buffer_max_bytes=2048)
+    ear = world.join(["a:1"])
+    world.publish(*[["a:1"]] * 100, filler="x" * 300)
+    assert ear.interest is not None
+    assert sum(len(block) for block in ear.interest.pending) <= 2048
+
+
+def test_a_gone_connection_does_not_disturb_others() -> None:
+    """A writer that raises is passed over; every other member is written to exactly once."""
+    world = World()
+    ears = [world.join(["a:1"]) for _ in range(5)]
+    ears[2].broken = True
+    world.publish(["a:1"])
+    world.settle()
+    assert [ear.heard() for ear in ears] == [[1], [1], [], [1], [1]]
+
+
+def test_heartbeats_tell_the_head_to_everybody_within_the_interval() -> None:
+    """Every member gets one heartbeat per interval, with an id that is the head, after everything before it."""
+    world = World(heartbeat_interval_s=15.0)
+    ears = [world.join(["a:1"]) for _ in range(100)]
+    world.hub.advance(Position("e0", 500, 0))
+    world.time.run(15.1)
+    assert {len(ear.named("heartbeat")) for ear in ears} == {1}
+    assert {ear.position for ear in ears} == {Position("e0", 500, 0)}
+    assert world.meter.heartbeats == 100
+
+
+def test_a_heartbeat_never_overtakes_a_pending_event() -> None:
+    """A heartbeat's id promises everything before it, so pending events are written first."""
+    world = World(heartbeat_interval_s=0.01, flush_wait_max_ms=1000.0)
+    ears = [world.join(["a:1"]) for _ in range(200)]
+    world.publish(["a:1"])
+    world.publish(["a:1"])
+    world.time.run(0.2)
+    for ear in ears:
+        ids = [frame.id for frame in ear.frames if frame.id is not None]
+        assert ids == sorted(ids)
+        assert ear.heard() == [1, 2]
+
+
+def test_heartbeats_keep_quiet_channels_above_the_floor() -> None:
+    """A listener of a quiet channel resumes from its last heartbeat although busy channels have forgotten much."""
+    world = World(history_events_max=3, heartbeat_interval_s=1.0)
+    quiet = world.join(["quiet:1"])
+    for _ in range(50):
+        world.publish(["busy:1"])
+    world.time.run(1.1)
+    position = quiet.position
+    assert position == world.hub.head
+    world.hub.leave(quiet)
+    world.publish(["busy:1"], ["quiet:1"])
+    back = world.join(["quiet:1"], position)
+    assert back.named("reset") == []
+    assert back.heard() == [52]
+
+
+def test_a_reset_of_the_feed_is_told_live_and_in_history() -> None:
+    """A `reset` event reaches listeners at its position, with their own channels, and those who come later too."""
+    world = World()
+    start = world.hub.head
+    ear = world.join(["a:1", "b:1"])
+    world.publish(["a:1"], plain(RESET, ["a:1", "c:1"], {"reason": "truncate"}), ["a:1"])
+    late = world.join(["a:1"], start)
+    for one in (ear, late):
+        [reset] = one.named("reset")
+        assert reset.data == {"channels": ["a:1"], "reason": "truncate"}
+        assert one.heard() == [1, 2]
+        assert reset.id is not None
+
+
+def test_revocation_takes_effect_in_stream_order() -> None:
+    """The subject gets what was before the revocation, the frame `revoked`, and nothing of the channel after it."""
+    world = World()
+    ear = world.join(["a:1", "b:1"], subject="ann")
+    other = world.join(["a:1", "b:1"], subject="bob")
+    world.publish(["a:1"], plain(REVOKED, ["a:1"], {}, subject="ann"), ["a:1"], ["b:1"])
+    assert ear.heard() == [1, 3]
+    [revoked] = ear.named("revoked")
+    assert revoked.data == {"channels": ["a:1"]}
+    assert revoked.id is not None
+    assert [frame.event for frame in ear.frames] == ["note", "revoked", "note"]
+    assert other.heard() == [1, 2, 3]
+    assert other.named("revoked") == []
+
+
+def test_revocation_of_the_last_channel_ends_the_stream() -> None:
+    """Whoever hears nothing any more is told LC305."""
+    world = World()
+    ear = world.join(["a:1"], subject="ann")
+    world.publish(plain(REVOKED, ["a:1"], {}, subject="ann"))
+    assert ear.ended is not None
+    assert ear.ended.number == "LC305"
+    assert world.hub.places_taken == 0
+
+
+def test_revocation_while_a_listener_is_on_its_way_in() -> None:
+    """A revocation between `reserve` and `join` is not missed."""
+    world = World()
+    reservation = world.hub.reserve("ann")
+    joiner = world.joiner(["a:1", "b:1"], world.hub.head, reservation=reservation)
+    world.publish(["a:1"], plain(REVOKED, ["a:1"], {}, subject="ann"), ["a:1"], ["b:1"])
+    ear = Ear(world, "ann")
+    world.take_in(ear, joiner)
+    world.publish(["a:1"], ["b:1"])
+    assert ear.heard() == [3, 5]
+    assert [frame.data for frame in ear.named("revoked")] == [{"channels": ["a:1"]}]
+    assert ear.channels == {"b:1"}
+
+
+def test_revocation_while_waiting_for_the_pending_flush() -> None:
+    """The same for a joiner that waits in the queue."""
+    world = World()
+    for _ in range(10):
+        world.join(["a:1"])
+    start = world.hub.head
+    world.publish(["a:1"])
+    world.publish(["a:1"])
+    ear = world.join(["a:1"], start, subject="ann")
+    assert not ear.channels
+    world.publish(plain(REVOKED, ["a:1"], {}, subject="ann"), ["a:1"])
+    world.settle()
+    assert ear.heard() == [1, 2]
+    assert ear.ended is not None
+
+
+def test_a_new_epoch_resets_everybody() -> None:
+    """After a new epoch each listener has a reset with a position of it, and goes on; old positions are resets."""
+    world = World()
+    ear = world.join(["a:1"])
+    world.publish(["a:1"])
+    old = ear.position
+    world.epoch, world.lsn = "e1", 50
+    world.hub.begin("e1", Position("e1", 50, 0))
+    world.settle()
+    [reset] = ear.named("reset")
+    assert (reset.data["reason"], reset.id) == ("epoch", Position("e1", 50, 0))
+    world.publish(["a:1"])
+    world.settle()
+    assert ear.heard() == [1, 2]
+    assert [frame.data["reason"] for frame in world.join(["a:1"], old).named("reset")] == ["epoch"]
+    assert world.join(["a:1"], reset.id).heard() == [2]
+
+
+def test_the_same_epoch_again_delivers_nothing_twice() -> None:
+    """A feed that starts over in the same epoch and delivers a stretch again is not heard twice."""
+    world = World()
+    ear = world.join(["a:1"])
+    first, second = world.publish(["a:1"]), world.publish(["a:1"])
+    world.settle()
+    world.hub.begin("e0", Position("e0", 100, 0))
+    world.hub.deliver([first, second, world.transaction(["a:1"])])
+    world.settle()
+    assert ear.heard() == [1, 2, 3]
+    assert ear.named("reset") == []
+
+
+def test_a_floor_beyond_the_head_is_a_reset() -> None:
+    """When a feed cannot continue where the hub stopped, everybody is told."""
+    world = World()
+    ear = world.join(["a:1"])
+    world.hub.begin("e0", Position("e0", 900, 0))
+    world.settle()
+    assert [frame.data["reason"] for frame in ear.named("reset")] == ["history"]
+
+
+def test_reset_all_reaches_those_who_come_back_with_the_very_head() -> None:
+    """The position alone does not say whether its owner saw the reset, so it is told again rather than missed."""
+    world = World()
+    gone = world.join(["a:1"])
+    world.time.run(20)
+    world.hub.leave(gone)
+    world.hub.reset_all("schema")
+    back = world.join(["a:1"], gone.position)
+    assert len(back.named("reset")) == 1
+    world.publish(["a:1"])
+    assert world.join(["a:1"], world.hub.head).named("reset") == []
+
+
+def test_reset_all_while_a_listener_is_on_its_way_in() -> None:
+    """A reset between `reserve` and `join` is told to the joiner."""
+    world = World()
+    reservation = world.hub.reserve(None)
+    joiner = world.joiner(["a:1"], world.hub.head, reservation=reservation)
+    world.hub.reset_all("schema")
+    ear = Ear(world)
+    world.take_in(ear, joiner)
+    assert [frame.data for frame in ear.named("reset")] == [{"channels": ["a:1"], "reason": "schema"}]
+
+
+def test_subscribe_brings_history_without_ids_and_labelled_with_the_new_channels() -> None:
+    """A later subscribe gives each new channel's events once, and does not move the listener's position back."""
+    world = World()
+    start = world.hub.head
+    ear = world.join(["a:1"])
+    world.publish(["a:1", "b:1"])
+    world.publish(["b:1"])
+    world.settle()
+    before = len(ear.frames)
+    world.subscribe(ear, ["b:1"], start)
+    frames = ear.frames[before:]
+    assert [(frame.id, frame.channels, frame.data) for frame in frames[:-1]] == [
+        (None, ("b:1",), 1),
+        (None, ("b:1",), 2),
+    ]
+    assert (frames[-1].event, frames[-1].id) == ("heartbeat", world.hub.head)
+    world.publish(["a:1", "b:1"])
+    assert ear.frames[-1].channels == ("a:1", "b:1")
+
+
+def test_subscribe_while_events_are_pending_in_both_interests() -> None:
+    """A listener that moves to a larger interest hears pending events of both once."""
+    world = World()
+    for _ in range(10):
+        world.join(["a:1"])
+        world.join(["a:1", "b:1"])
+    ear = world.join(["a:1"])
+    world.publish(["a:1"], ["b:1"])
+    world.publish(["a:1"], ["b:1"])
+    world.subscribe(ear, ["b:1"])
+    world.publish(["a:1"], ["b:1"])
+    world.settle()
+    assert ear.heard("a:1") == [1, 3, 5]
+    assert ear.heard("b:1") == [6]
+
+
+def test_drop_gives_everything_so_far_and_nothing_after() -> None:
+    """An unsubscribe takes effect at once, without losing what was pending."""
+    world = World()
+    for _ in range(10):
+        world.join(["b:1"])
+    ear = world.join(["a:1", "b:1"])
+    world.publish(["a:1"], ["b:1"])
+    world.publish(["a:1"], ["b:1"])
+    world.hub.drop(ear, ["a:1"])
+    world.publish(["a:1"], ["b:1"])
+    world.settle()
+    assert ear.heard() == [1, 2, 3, 4, 6]
+    assert ear.channels == {"b:1"}
+
+
+def test_a_listener_that_leaves_while_it_waits_is_forgotten() -> None:
+    """A joiner whose connection goes away in the queue leaves nothing behind."""
+    world = World()
+    members = [world.join(["a:1"]) for _ in range(10)]
+    world.publish(["a:1"])
+    world.publish(["a:1"])
+    ear = world.join(["a:1"])
+    world.hub.leave(ear)
+    world.settle()
+    for member in members:
+        world.hub.leave(member)
+    assert ear.frames == []
+    assert world.hub.places_taken == 0
+    assert world.hub.describe("a:1")[0] == 0
+    assert not world.hub._interests._by_key
+    assert not world.hub._interests._on_channel
+    assert not world.hub._reservations
+
+
+def test_places_are_bounded() -> None:
+    """Beyond connections_max a listener is refused with LC404; a place given back can be taken again."""
+    world = World(connections_max=2)
+    first = world.join(["a:1"])
+    reservation = world.hub.reserve(None)
+    with pytest.raises(Refusal) as caught:
+        world.hub.reserve(None)
+    assert caught.value.code.number == "LC404"
+    world.hub.release(reservation)
+    world.hub.release(reservation)
+    world.hub.leave(first)
+    world.hub.leave(first)
+    assert world.hub.places_taken == 0
+    world.hub.reserve(None)
+    world.hub.reserve(None)
+
+
+def test_a_waiter_is_woken_by_its_channels_only() -> None:
+    """A long-poll wakes after the flush of an event of its channels, once."""
+    world = World()
+    woken: list[str] = []
+    waiter = Waiter(["a:1", "b:1"], "ann", lambda: woken.append("ann"))
+    world.hub.wait(waiter)
+    world.publish(["c:1"])
+    assert woken == []
+    world.publish(["a:1", "b:1"])
+    world.settle()
+    assert woken == ["ann"]
+    assert world.hub.describe("a:1")[0] == 1
+    world.hub.unwait(waiter)
+    world.hub.unwait(waiter)
+    world.publish(["a:1"])
+    world.settle()
+    assert woken == ["ann"]
+    assert world.hub.describe("a:1")[0] == 0
+
+
+def test_a_waiter_is_woken_when_its_subject_loses_a_channel() -> None:
+    """A revocation ends a long-poll's wait, and is noted."""
+    world = World()
+    woken: list[str] = []
+    waiter = Waiter(["a:1"], "ann", lambda: woken.append("ann"))
+    world.hub.wait(waiter)
+    world.publish(plain(REVOKED, ["a:1"], {}, subject="bob"))
+    world.settle()
+    assert woken == []
+    world.publish(plain(REVOKED, ["a:1"], {}, subject="ann"))
+    world.settle()
+    assert woken == ["ann"]
+    assert waiter.revoked == {"a:1"}
+
+
+def test_drain_gives_what_is_pending_and_ends_every_stream() -> None:
+    """At the end of a node everybody has everything, and is told to come back; nobody comes in any more."""
+    world = World()
+    ears = [world.join(["a:1"]) for _ in range(10)]
+    world.publish(["a:1"])
+    world.publish(["a:1"])
+    waiting = world.join(["a:1"])
+    world.hub.drain()
+    assert all(ear.heard() == [1, 2] for ear in ears)
+    assert {ear.ended.number for ear in [*ears, waiting] if ear.ended} == {"LC209"}
+    assert all(ear.ended for ear in [*ears, waiting])
+    assert world.hub.places_taken == 0
+    with pytest.raises(Refusal) as caught:
+        world.hub.reserve(None)
+    assert caught.value.code.number == "LC209"
+    world.hub.stop()
+    world.hub.stop()
+
+
+def test_describe_tells_listeners_head_and_floor() -> None:
+    """Operators see how many listen, and from where a channel can be resumed."""
+    world = World(history_events_max=1)
+    world.join(["a:1"])
+    world.join(["a:1", "b:1"])
+    first = world.publish(["a:1"]).events[0].position
+    world.publish(["a:1"])
+    assert world.hub.describe("a:1") == (2, world.hub.head, first)
+    assert world.hub.describe("z:1") == (0, world.hub.head, Position("e0", 100, 0))
+
+
+def test_ready_is_told_once() -> None:
+    """Whoever waits for the feed to have caught up is called when it has."""
+    world = World()
+    world.hub.set_ready(False)
+    called: list[int] = []
+    world.hub.when_ready(lambda: called.append(1))
+    assert called == []
+    world.hub.set_ready()
+    world.hub.set_ready()
+    world.hub.when_ready(lambda: called.append(2))
+    assert called == [1, 2]
+
+
+def test_the_meter_counts_deliveries() -> None:
+    """A delivery is one event to one listener, joined or not."""
+    world = World()
+    for _ in range(3):
+        world.join(["a:1"])
+    world.publish(["a:1"], ["a:1"])
+    assert world.meter.deliveries == 6
+    assert world.meter.flushes == 1
+    assert sum(world.meter.commit_to_write.counts) == 1
