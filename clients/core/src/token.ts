@@ -73,7 +73,7 @@ export class TokenKeeper {
     });
     try {
       const token = await Promise.race([(async () => provider(this.#reason))(), late]);
-      this.#held = token === undefined ? undefined : held(token, this.#environment.now());
+      this.#held = token === undefined ? undefined : heldFrom(token, this.#environment.now());
       return this.#held;
     } catch (error) {
       if (error instanceof ProblemError) throw error;
@@ -84,7 +84,7 @@ export class TokenKeeper {
   }
 }
 
-function held(token: Token, now: number): HeldToken {
+function heldFrom(token: Token, now: number): HeldToken {
   const life_ms = token.expires_in_s === undefined ? lifeOfJwt(token.token, now) : token.expires_in_s * 1000;
   if (life_ms === undefined) return { text: token.token, renew_at: undefined };
   return { text: token.token, renew_at: now + Math.max(life_ms - TOKEN_MARGIN_MS, life_ms * 0.8) };

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Client, type ClientOptions } from "../src/client.ts";
 import { browserEnvironment } from "../src/environment.ts";
-import type { Json } from "../src/json.ts";
+import { isObject, type Json } from "../src/json.ts";
 import type { ChannelListener } from "../src/subscription.ts";
 import type { TransportName } from "../src/transports/transport.ts";
 import { ProtocolServer, Refused } from "./protocol-server.ts";
@@ -233,7 +233,8 @@ describe("tokens", () => {
     await until(() => server.requests("/events/token").length > 0, "a refresh");
     const [refresh] = server.requests("/events/token");
     expect(refresh?.body).toMatchObject({ connection: "c1" });
-    expect(refresh?.headers.authorization).toBe(`Bearer ${String((refresh?.body as { token: string }).token)}`);
+    const token = isObject(refresh?.body) ? refresh.body["token"] : undefined;
+    expect(refresh?.headers.authorization).toBe(`Bearer ${String(token)}`);
     expect(server.requests("/events")).toHaveLength(1);
   });
 

@@ -1,101 +1,20 @@
-import { beforeEach, describe, expect, test } from "vitest";
-import { Connection, type ConnectionOptions } from "../src/connection.ts";
-import type { Frame } from "../src/frames.ts";
-import { closedProblem, ownProblem, readProblem } from "../src/problem.ts";
-import type { SourceEvents } from "../src/source.ts";
-import { TokenKeeper, type TokenProvider } from "../src/token.ts";
-import type { Link, OpenRequest, Sink, Transport, TransportName } from "../src/transports/transport.ts";
-import { FakeTime } from "./fake-time.ts";
-
-/** One link that a test plays the server of. */
-interface Played {
-  readonly name: TransportName;
-  readonly request: OpenRequest;
-  readonly sink: Sink;
-  readonly presented: string[];
-  readonly changes: (readonly [readonly string[], readonly string[]])[];
-  closed: boolean;
-}
-
-/** A port whose other side is the test. */
-function played(name: TransportName, links: Played[], changeable = false): Transport {
-  return {
-    name,
-    available: () => true,
-    open(_environment, request, sink): Link {
-      const link: Played = { name, request, sink, presented: [], changes: [], closed: false };
-      links.push(link);
-      return {
-        close: () => {
-          link.closed = true;
-        },
-        present: (token) => {
-          link.presented.push(token);
-          return Promise.resolve(true);
-        },
-        change: changeable ? (add, drop) => link.changes.push([add, drop]) : undefined,
-      };
-    },
-  };
-}
-
-const UNREACHABLE = { kind: "unreachable", problem: ownProblem("unreachable") } as const;
-const BROKEN = { kind: "broken", problem: ownProblem("unreachable") } as const;
-
-let time: FakeTime;
-let links: Played[];
-let told: string[];
-let connection: Connection;
-
-const events: SourceEvents = {
-  frame: (frame) => told.push(`${frame.kind} ${frame.id ?? "-"} before ${connection.position ?? "-"}`),
-  covered: (channels) => told.push(`covered ${channels.join()}`),
-  uncovered: (channels) => told.push(`uncovered ${channels.join()}`),
-  refused: (channels, problem) => told.push(`refused ${channels.join()} ${problem.code}`),
-  changed: () => {},
-};
-
-function connect(options: Partial<ConnectionOptions> & { provider?: TokenProvider } = {}): void {
-  const { environment } = time;
-  const tokens = new TokenKeeper(environment, options.provider);
-  const transports = [played("sse", links), played("websocket", links, true), played("long-poll", links)];
-  connection = new Connection({ environment, base: "http://x", tokens, transports, events, ...options });
-}
-
-function last(): Played {
-  const link = links.at(-1);
-  if (link === undefined) throw new Error("no link was opened");
-  return link;
-}
-
-function joined(id: string | undefined, resumed = false, heartbeat_s = 15): Frame {
-  return { kind: "joined", id, channels: [], heartbeat_s, resumed, connection: "secret" };
-}
-
-function event(id: string): Frame {
-  return { kind: "event", id, name: "n", channels: ["a:1"], data: null };
-}
-
-async function live(id = "e.1.0"): Promise<void> {
-  connection.want(new Set(["a:1"]), false);
-  await time.pass(20);
-  last().sink.frame(joined(id));
-}
-
-/** Let the wait before the next try pass; how long it was. */
-async function waited(): Promise<number> {
-  const { retry_at } = connection.status;
-  if (retry_at === undefined) throw new Error("it does not wait");
-  const delay_ms = retry_at - time.environment.now();
-  await time.pass(delay_ms);
-  return delay_ms;
-}
-
-beforeEach(() => {
-  time = new FakeTime();
-  links = [];
-  told = [];
-});
+import { describe, expect, test } from "vitest";
+import { readProblem } from "../src/problem.ts";
+import {
+  BROKEN,
+  UNREACHABLE,
+  begin,
+  connect,
+  connection,
+  event,
+  joined,
+  last,
+  links,
+  live,
+  time,
+  told,
+  waited,
+} from "./played.ts";
 
 describe("position", () => {
   test("the first link has none; every later one has that of the last frame that had an id", async () => {
@@ -219,7 +138,7 @@ describe("waiting", () => {
       [0, 0.5],
       [0.999999, 1],
     ] as const) {
-      time = new FakeTime();
+      begin();
       time.random = random;
       connect();
       connection.want(new Set(["a:1"]), false);
@@ -368,160 +287,5 @@ describe("watchdogs", () => {
     last().sink.ended(BROKEN);
     await waited();
     expect(last().name).toBe("sse");
-  });
-});
-
-describe("ends that say what to do", () => {
-  test.each([
-    ["now", 1],
-    ["later", 1],
-    ["fresh", 2],
-  ] as const)("close with retry %s", async (retry, tokens) => {
-    let asked = 0;
-    connect({ provider: () => ({ token: `t${(asked += 1)}`, expires_in_s: 3600 }) });
-    await live();
-    last().sink.frame({ kind: "close", id: undefined, code: "LC303", name: "token_expired", retry });
-    expect(links[0]?.closed).toBe(true);
-    await time.pass(1_500);
-    expect(links).toHaveLength(2);
-    expect(last().request.token).toBe(`t${tokens}`);
-    expect(last().request.position).toBe("e.1.0");
-  });
-
-  test("a fresh token is tried at once, but one that is refused in its turn waits", async () => {
-    connect({ provider: () => ({ token: "t" }) });
-    connection.want(new Set(["a:1"]), false);
-    await time.pass(20);
-    const refused = { kind: "refused", problem: closedProblem("LC302", "token_invalid", "fresh") } as const;
-    last().sink.ended(refused);
-    await time.pass(0);
-    expect(links).toHaveLength(2);
-    last().sink.ended(refused);
-    expect(connection.status.phase).toBe("waiting");
-  });
-
-  test("a close that forbids a retry stops", async () => {
-    connect();
-    await live();
-    last().sink.frame({ kind: "close", id: undefined, code: "LC305", name: "channel_forbidden", retry: "no" });
-    expect(connection.status).toMatchObject({ phase: "stopped", problem: { code: "LC305" } });
-  });
-});
-
-describe("tokens", () => {
-  test("a new one is presented before the old one ends, without a new link", async () => {
-    let asked = 0;
-    connect({ provider: () => ({ token: `t${(asked += 1)}`, expires_in_s: 3600 }) });
-    await live();
-    expect(last().request.token).toBe("t1");
-    for (let at = 0; at < 3_540; at += 15) {
-      await time.pass(15_000);
-      last().sink.frame({ kind: "heartbeat", id: "e.1.0" });
-    }
-    expect(last().presented).toEqual(["t2"]);
-    expect(links).toHaveLength(1);
-  });
-
-  test("a provider that fails is asked again later, one that refuses for good stops the connection", async () => {
-    let asked = 0;
-    connect({
-      provider: () => {
-        asked += 1;
-        if (asked < 3) throw new Error("the sign-in service is away");
-        return { token: "t" };
-      },
-    });
-    connection.want(new Set(["a:1"]), false);
-    await time.pass(20);
-    expect(connection.status).toMatchObject({ phase: "waiting", problem: { code: "unreachable" } });
-    await time.pass(5_000);
-    expect(last().request.token).toBe("t");
-  });
-
-  test("a provider that never answers is given up", async () => {
-    connect({ provider: () => new Promise(() => {}) });
-    connection.want(new Set(["a:1"]), false);
-    await time.pass(15_100);
-    expect(connection.status).toMatchObject({ phase: "waiting", problem: { code: "timeout" } });
-  });
-});
-
-describe("changing channels", () => {
-  test("a stream that cannot change is opened anew from its position, once for all changes of a moment", async () => {
-    connect();
-    await live();
-    connection.want(new Set(["a:1", "b:1"]), false);
-    connection.want(new Set(["a:1", "b:1", "c:1"]), false);
-    await time.pass(20);
-    expect(links).toHaveLength(2);
-    expect(last().request).toMatchObject({ channels: ["a:1", "b:1", "c:1"], position: "e.1.0" });
-  });
-
-  test("leaving a channel is worth a new stream only after a while; coming back is covered at once", async () => {
-    connect();
-    connection.want(new Set(["a:1", "b:1"]), false);
-    await time.pass(20);
-    last().sink.frame(joined("e.1.0"));
-    connection.want(new Set(["a:1"]), false);
-    await time.pass(5_000);
-    connection.want(new Set(["a:1", "b:1"]), false);
-    told = [];
-    await time.pass(6_000);
-    expect(told).toEqual(["covered a:1,b:1"]);
-    connection.want(new Set(["a:1"]), false);
-    await time.pass(9_000);
-    expect(links).toHaveLength(1);
-    await time.pass(2_000);
-    expect(links).toHaveLength(2);
-    expect(last().request.channels).toEqual(["a:1"]);
-  });
-
-  test("a WebSocket changes while open; what it adds is covered with the heartbeat after the acknowledgement", async () => {
-    connect({ transports: [played("websocket", links, true)] });
-    await live();
-    connection.want(new Set(["b:1"]), true);
-    await time.pass(20);
-    expect(last().changes).toEqual([[["b:1"], ["a:1"]]]);
-    told = [];
-    last().sink.frame({ kind: "heartbeat", id: "e.2.0" });
-    last().sink.frame({ kind: "ack", id: undefined, ref: 2, channels: ["b:1"] });
-    last().sink.frame({ kind: "state", id: undefined, channel: "b:1", state: 1 });
-    expect(told).not.toContain("covered b:1");
-    last().sink.frame({ kind: "heartbeat", id: "e.2.0" });
-    expect(told.at(-1)).toBe("covered b:1");
-  });
-
-  test("what was added has no place of its own: broken off before it is covered, it is reported", async () => {
-    connect({ transports: [played("websocket", links, true)] });
-    await live();
-    connection.want(new Set(["a:1", "b:1"]), true);
-    await time.pass(20);
-    last().sink.frame({ kind: "ack", id: undefined, ref: 1, channels: ["b:1"] });
-    last().sink.ended(BROKEN);
-    expect(told.at(-1)).toBe("uncovered b:1");
-  });
-
-  test("a change before the first catch-up is over waits for it", async () => {
-    connect({ transports: [played("websocket", links, true)] });
-    connection.want(new Set(["a:1"]), false);
-    await time.pass(20);
-    connection.want(new Set(["a:1", "b:1"]), false);
-    await time.pass(20);
-    expect(last().changes).toEqual([]);
-    last().sink.frame(joined("e.1.0"));
-    expect(last().changes).toEqual([[["b:1"], []]]);
-    expect(links).toHaveLength(1);
-  });
-
-  test("a refused change ends those channels and nothing else", async () => {
-    connect({ transports: [played("websocket", links, true)] });
-    await live();
-    connection.want(new Set(["a:1", "b:1"]), false);
-    await time.pass(20);
-    last().sink.refused(["b:1"], closedProblem("LC305", "channel_forbidden", "no"));
-    expect(told.at(-1)).toBe("refused b:1 LC305");
-    expect(connection.status.phase).toBe("live");
-    await time.pass(1_000);
-    expect(last().changes).toHaveLength(1);
   });
 });

@@ -22,8 +22,8 @@ import { useWar } from "./use-war.ts";
 export function App(): ReactNode {
   const { say } = useVoice();
   const [traffic] = useState(() => new Traffic());
-  const { seated, problem, retry } = useSession(traffic);
-  if (problem !== undefined) return <Failure problem={problem} onRetry={retry} />;
+  const { seated, problem } = useSession(traffic);
+  if (problem !== undefined) return <Failure problem={problem} />;
   if (seated === undefined) {
     return <p className="grid min-h-svh place-content-center text-soft">{say("app.opening")}</p>;
   }

@@ -3,7 +3,7 @@ import type { ReactNode } from "react";
 import { useVoice } from "../lib/i18n/index.ts";
 
 /** The page could not begin: what happened, and what to do. */
-export function Failure({ problem, onRetry }: { readonly problem: Problem; readonly onRetry: () => void }): ReactNode {
+export function Failure({ problem }: { readonly problem: Problem }): ReactNode {
   const { say } = useVoice();
   const hint =
     problem.status === 0
@@ -17,7 +17,7 @@ export function Failure({ problem, onRetry }: { readonly problem: Problem; reado
       <p className="max-w-md text-soft">{hint}</p>
       <button
         type="button"
-        onClick={onRetry}
+        onClick={() => location.reload()}
         className="mx-auto mt-3 min-h-10 rounded-lg border border-mine px-4 font-medium text-mine hover:bg-mine hover:text-on-mine"
       >
         {say("failure.again")}

@@ -1,5 +1,5 @@
 import { browserEnvironment, Client, ownProblem, ProblemError, type Problem } from "@lastcall/core";
-import { useCallback, useEffect, useState } from "react";
+import { useEffect, useState } from "react";
 import { spokenLanguage } from "../lib/i18n/index.ts";
 import { takeSeat, wantedMember, type Session } from "../lib/session.ts";
 import type { Traffic } from "../lib/traffic.ts";
@@ -14,14 +14,12 @@ export interface Seated {
 export interface Seating {
   readonly seated: Seated | undefined;
   readonly problem: Problem | undefined;
-  readonly retry: () => void;
 }
 
 /** Take the seat that the address asks for, and open a client for it. */
 export function useSession(traffic: Traffic): Seating {
   const [seated, setSeated] = useState<Seated>();
   const [problem, setProblem] = useState<Problem>();
-  const [attempt, setAttempt] = useState(0);
   useEffect(() => {
     let over = false;
     let client: Client | undefined;
@@ -39,12 +37,8 @@ export function useSession(traffic: Traffic): Seating {
       over = true;
       client?.close();
     };
-  }, [traffic, attempt]);
-  const retry = useCallback(() => {
-    setProblem(undefined);
-    setAttempt((count) => count + 1);
-  }, []);
-  return { seated, problem, retry };
+  }, [traffic]);
+  return { seated, problem };
 }
 
 function openClient(session: Session, traffic: Traffic): Client {

@@ -1,6 +1,6 @@
 import { ProblemError, ownProblem, type Problem } from "@lastcall/core";
 import { useClient } from "@lastcall/react";
-import { useCallback, useEffect, useState } from "react";
+import { useCallback, useState } from "react";
 import type { Call, War } from "../../lib/war.ts";
 import { stillNeeded, type Overlay } from "./overlay.ts";
 
@@ -34,7 +34,8 @@ export function useOrders(war: War, onRefused: (refusal: Refusal) => void): Orde
   const client = useClient();
   const [overlays, setOverlays] = useState<readonly Overlay[]>([]);
   const [last, setLast] = useState<Done>();
-  useEffect(() => setOverlays((shown) => stillNeeded(shown, war)), [war]);
+  const needed = stillNeeded(overlays, war);
+  if (needed !== overlays) setOverlays(needed);
   const names = war.targets;
   const order = useCallback(
     async (overlay: Overlay, name: string, args: Record<string, number>) => {
@@ -65,5 +66,5 @@ export function useOrders(war: War, onRefused: (refusal: Refusal) => void): Orde
     },
     [order],
   );
-  return { overlays, last, call, release };
+  return { overlays: needed, last, call, release };
 }

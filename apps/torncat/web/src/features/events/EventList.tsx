@@ -29,6 +29,8 @@ export function EventList({ entries, war }: { readonly entries: readonly Entry[]
       {entries.length === 0 ? (
         <p className="px-4 pt-1 pb-4 text-soft">{say("events.none")}</p>
       ) : (
+        // A keyboard has to be able to scroll it.
+        // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex
         <ol tabIndex={0} aria-labelledby="events" className="max-h-96 overflow-y-auto px-4 pb-3 lg:max-h-104">
           {entries.slice(0, SHOWN_MAX).map((entry) => (
             <Line key={entry.key} entry={entry} war={war} />

@@ -41,7 +41,7 @@ export function LatencyPlot(props: { readonly latencies: readonly number[]; read
           const last = index === shown.length - 1;
           return (
             <rect
-              key={count - shown.length + index}
+              key={x}
               x={x + 0.75}
               width={STEP - 1.5}
               y={HEIGHT - tall}
