@@ -9,7 +9,7 @@ import asyncio
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -53,8 +53,8 @@ class Listener(asyncio.Protocol):
         self._open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(self._request)
+        # uvloop's transports are not registered as asyncio's.
+        cast(asyncio.WriteTransport, transport).write(self._request)
 
     def data_received(self, data: bytes) -> None:
         now_ns = time.time_ns()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from lastcall.config import Config
 from lastcall.errors import LastcallError
 from lastcall.node import owned_database, prepare
 from lastcall.postgres.doctor import examine
+from lastcall.postgres.embedded import running_url
 
 _console = Console()
 
@@ -24,13 +26,18 @@ class Unwell(LastcallError):
 
 
 @asynccontextmanager
-async def _owner_url(config: Config) -> AsyncIterator[str]:
-    async with owned_database(config) as url:
-        yield url
+async def _examined(config: Config) -> AsyncIterator[str]:
+    """The database of the running server where one runs, else of a start of our own."""
+    running = None if config.database_url else running_url(Path(config.data))
+    if running is not None:
+        yield running
+    else:
+        async with owned_database(config) as url:
+            yield url
 
 
 async def _migrate(config: Config) -> None:
-    async with _owner_url(config) as url:
+    async with owned_database(config) as url:
         await prepare(url, installed(config.apps), config, say=lambda text: _console.print(text, highlight=False))
 
 
@@ -42,7 +49,7 @@ def migrate(app: AppNames = None, data: Data = None, database_url: DatabaseUrl =
 
 async def _doctor(config: Config) -> int:
     failed = 0
-    async with _owner_url(config) as url:
+    async with _examined(config) as url:
         for finding in await examine(url, config):
             mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
             _console.print(f"{mark} [bold]{finding.name}[/]: {finding.what}", highlight=False)
