@@ -94,7 +94,9 @@ def run(steps: tuple[Step, ...]) -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     for old in REPORTS.glob("*.xml"):
         old.unlink()
-    environment = os.environ | {"PATH": f"{ROOT / '.node/bin'}{os.pathsep}{os.environ['PATH']}", "FORCE_COLOR": "0"}
+    environment = os.environ | {"PATH": f"{ROOT / '.node/bin'}{os.pathsep}{os.environ['PATH']}"}
+    if not sys.stdout.isatty():
+        environment["NO_COLOR"] = "1"
     started = time.monotonic()
     durations: list[tuple[str, float]] = []
     status, failure = 0, ""
