@@ -107,8 +107,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     long_poll_wait_max_s: Annotated[Seconds, _doc("Longest wait of a long-poll.")] = 30.0
     retry_min_ms: Annotated[Count, _doc("SSE `retry`, drawn per connection: from …")] = 1_000
     retry_max_ms: Annotated[Count, _doc("… to.")] = 4_000
-    ready_wait_max_s: Annotated[Seconds, _doc("A listener waits this long for the feed to have caught up, then 503.")] = 10.0
-    catch_up_wait_max_s: Annotated[Seconds, _doc("A listener that takes no piece of its history for so long is aborted.")] = 30.0
+    ready_wait_max_s: Annotated[
+        Seconds, _doc("A listener waits this long for the feed to have caught up, then 503.")
+    ] = 10.0
+    catch_up_wait_max_s: Annotated[
+        Seconds, _doc("A listener that takes no piece of its history for so long is aborted.")
+    ] = 30.0
     url_max_bytes: Annotated[Size, _doc("Longest request target.")] = 16 << 10
     headers_max_bytes: Annotated[Size, _doc("Longest head of a request, without its target.")] = 32 << 10
     body_max_bytes: Annotated[Size, _doc("Largest request body.")] = 1 << 20

@@ -4,8 +4,8 @@ Promises:
 
 * A position is `epoch.lsn.ordinal`. It is opaque to clients and totally ordered within one epoch.
 * Positions are global over all channels: one position resumes a connection that listens on many.
-* The position of an event is its transaction's commit LSN and an ordinal from 1. Raw message n of the transaction has the
-  ordinals 2n - 1 (`gone`, on the channels that a row has left) and 2n (what it became), so that each event has its own;
+* The position of an event is its transaction's commit LSN and an ordinal from 1. Raw message n of the transaction has
+  the ordinals 2n - 1 (`gone`, on the channels that a row has left) and 2n (what it became), so each event has its own;
   raw messages are counted before any mapping, so that a position does not depend on what is watched.
 * `S.0` means "everything that commits before S": it is a head, never the position of an event.
 

@@ -19,7 +19,6 @@ from lastcall.position import Position
 from lastcall.wire import payload
 from lastcall.wire.encoding import Encoding
 
-
 EVERY_KIND: Final = ""
 
 
