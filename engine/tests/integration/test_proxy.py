@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from lastcall.testing.fixtures import Database, Databases
+from lastcall.testing.postgres_server import sweep
 from lastcall.testing.proxy import FaultProxy
 from lastcall.testing.waiting import eventually, eventually_async
 
@@ -153,6 +157,26 @@ def test_everything_is_dropped(databases: Databases) -> None:
         assert row == (0,)
         assert superuser.execute("select count(*) from pg_prepared_xacts").fetchone() == (0,)
     reader.close()
+
+
+def test_killed_run_is_swept() -> None:
+    """The server of a test run that was killed is stopped and removed by the next run; one whose run lives is not."""
+    program = (
+        "from lastcall.testing.postgres_server import PostgresServer\n"
+        "import sys\nprint(PostgresServer().start().folder, flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout
+        folder = Path(run.stdout.readline().strip())
+        sweep()
+        assert (folder / "postgres" / "postmaster.pid").exists()
+        pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        run.kill()
+    sweep()
+    assert not folder.exists()
+    eventually(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
 
 
 async def test_waiting_is_bounded() -> None:

@@ -25,7 +25,7 @@ from lastcall.app import App
 from lastcall.config import Config, checked
 from lastcall.postgres.logins import logins
 from lastcall.postgres.migrate import migrate
-from lastcall.testing.postgres_server import OWNER, PASSWORD, TEST_SECRET, PostgresServer
+from lastcall.testing.postgres_server import OWNER, PASSWORD, TEST_SECRET, PostgresServer, sweep
 from lastcall.testing.proxy import FaultProxy
 from lastcall.testing.waiting import eventually, eventually_async, free_port
 
@@ -124,6 +124,7 @@ def postgres_settings() -> Mapping[str, str]:
 @pytest.fixture(scope="session")
 def postgres(postgres_settings: Mapping[str, str]) -> Iterator[PostgresServer]:
     """The session's PostgreSQL (LASTCALL_TEST_POSTGRES chooses which)."""
+    sweep()
     server = PostgresServer(postgres_settings)
     try:
         yield server.start()

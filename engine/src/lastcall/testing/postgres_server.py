@@ -52,6 +52,25 @@ BASE: Mapping[str, str] = {
 }
 
 
+_PREFIX = "lastcall-test-"
+_OWNER_PID = "owner.pid"
+
+
+def sweep() -> None:
+    """Stop and remove the servers of test runs that were killed: a postmaster outlives whoever started it."""
+    account = installation.account()
+    uid = os.geteuid() if account is None else account.uid
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            pid = int((folder / _OWNER_PID).read_text(encoding="ascii"))
+            ours = folder.lstat().st_uid == uid and not Path(f"/proc/{pid}").exists()
+        except (OSError, ValueError):
+            continue
+        if ours:
+            Cluster(chosen_installation(), folder / "postgres", account).stop("immediate")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def chosen_installation(choice: str | None = None) -> installation.Installation:
     """The PostgreSQL that `choice` (or the environment) names."""
     choice = choice or os.environ.get(VARIABLE) or str(installation.BUNDLED_MAJOR)
@@ -75,7 +94,8 @@ class PostgresServer:
     ) -> None:
         account = installation.account()
         self.installation = installation.reachable(chosen_installation(choice), account)
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="lastcall-test-"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=_PREFIX))
+        (self.folder / _OWNER_PID).write_text(str(os.getpid()), encoding="ascii")
         if account is not None:
             os.chown(self.folder, account.uid, account.gid)
         self.cluster = Cluster(self.installation, self.folder / "postgres", account)
