@@ -19,7 +19,10 @@ from lastcall.testing.fixtures import Database
 
 Numbers = dict[str, float]
 SETTLE_S = 1.0
-STORM_EVENTS_PER_S = 200
+STORM_EVENTS_PER_S = 10
+
+STORM_SETTINGS = {"history_events_max": "100000", "history_channel_max_bytes": str(256 << 20)}
+"""History above the load: what is claimed is that nobody is reset either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +248,7 @@ def storm(suite: Suite) -> Numbers:
     tag = "strm"
     listeners = suite.scale.listeners
     writing = Writing(suite.database, tag)
-    with subject.lastcall(suite.database, suite.folder) as running, contextlib.ExitStack() as exits:
+    with subject.lastcall(suite.database, suite.folder, STORM_SETTINGS) as running, contextlib.ExitStack() as exits:
         load = suite.load(0, flags=("--resume", "--tag", tag))
         generator = exits.enter_context(Generator(running.endpoint, load, suite.folder))
         generator.live()

@@ -93,11 +93,11 @@ def bearer(server: Server, role: str) -> str:
 
 
 @contextlib.contextmanager
-def lastcall(database: Database, folder: Path) -> Iterator[Subject]:
-    """A server on `database`, ready."""
+def lastcall(database: Database, folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Subject]:
+    """A server on `database`, ready. more: settings beyond SETTINGS."""
     place = folder / "lastcall"
     place.mkdir(exist_ok=True)
-    settings = {**SETTINGS, "database_url": database.owner_url, "slot": database.config.slot}
+    settings = {**SETTINGS, **(more or {}), "database_url": database.owner_url, "slot": database.config.slot}
     subject = Subject(Server(free_port(), place, settings), database)
     try:
         subject.start()
