@@ -69,6 +69,12 @@ class _Mute(Subscriber):
     def writer(self):  # type: ignore[no-untyped-def]
         return bool
 
+    def end(self, code):  # type: ignore[no-untyped-def]
+        """Nobody ends it."""
+
+    def abort(self):  # type: ignore[no-untyped-def]
+        """Nobody aborts it."""
+
 
 def test_resume_gives_what_came_after_the_position_then_live() -> None:
     """A listener that comes back gets the stretch it missed, once, and goes on."""
@@ -380,6 +386,25 @@ def test_reset_all_reaches_those_who_come_back_with_the_very_head() -> None:
     assert len(back.named("reset")) == 1
     world.publish(["a:1"])
     assert world.join(["a:1"], world.hub.head).named("reset") == []
+
+
+def test_reset_kinds_concerns_the_channels_of_these_kinds_only() -> None:
+    """A changed watch resets its channels, for those who listen, who are on their way in and who come back."""
+    world = World()
+    ear = world.join(["a:1", "b:1"])
+    reservation = world.hub.reserve(None)
+    joiner = world.joiner(["a:2", "b:1"], world.hub.head, reservation=reservation)
+    before = world.hub.head
+    world.publish(["b:1"])
+    world.hub.reset_kinds(frozenset({"a"}), "schema")
+    world.settle()
+    coming = Ear(world)
+    world.take_in(coming, joiner)
+    assert [frame.data for frame in ear.named("reset")] == [{"channels": ["a:1"], "reason": "schema"}]
+    assert [frame.data for frame in coming.named("reset")] == [{"channels": ["a:2"], "reason": "schema"}]
+    back = world.join(["a:9", "b:1"], before)
+    assert [frame.data for frame in back.named("reset")] == [{"channels": ["a:9"], "reason": "history"}]
+    assert ear.heard() == coming.heard() == back.heard() == [1]
 
 
 def test_reset_all_while_a_listener_is_on_its_way_in() -> None:

@@ -115,6 +115,10 @@ class HubMachine(RuleBasedStateMachine):
     def reset_all(self) -> None:
         self.world.hub.reset_all("schema")
 
+    @rule(kinds=st.frozensets(st.sampled_from(["a", "b"]), min_size=1))
+    def reset_kinds(self, kinds: frozenset[str]) -> None:
+        self.world.hub.reset_kinds(kinds, "schema")
+
     @rule(seconds=st.sampled_from([0.0, 0.001, 0.004, 0.05, 1.1]))
     def pass_time(self, seconds: float) -> None:
         self.world.time.run(seconds)

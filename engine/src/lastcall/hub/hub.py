@@ -345,7 +345,7 @@ class Hub:
     def _announce_reset(self, kinds: frozenset[str] | None, reason: str, at: Position) -> None:
         """Tell everybody who hears, joins or waits for a channel of these kinds (None: of any)."""
         for reservation in self._reservations:
-            reservation.resets |= dict.fromkeys(kinds or (EVERY_KIND,), reason)
+            reservation.resets |= dict.fromkeys((EVERY_KIND,) if kinds is None else kinds, reason)
         for interest in self._interests.all():
             lost = sorted(c for c in interest.channels if kinds is None or kind_of(c) in kinds)
             if lost:

@@ -7,6 +7,7 @@ delivering channel by channel would let a listener's cursor run past an event th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Writer = Callable[[bytes], object]
 
 
-class Subscriber:
+class Subscriber(ABC):
     """One listener, as the hub sees it. A transport's connection derives from it.
 
     encoding: how it is written to; never changes.
@@ -42,17 +43,17 @@ class Subscriber:
         """What it hears."""
         return frozenset() if self.interest is None else self.interest.channels
 
+    @abstractmethod
     def writer(self) -> Writer:
         """What is called with the bytes of each flush. It never blocks, and never calls the hub back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, code: Code) -> None:
         """Leave the hub, say why, and close."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self) -> None:
         """Leave the hub and cut the connection; what is buffered is lost."""
-        raise NotImplementedError
 
 
 class Interest:
