@@ -100,6 +100,7 @@ def commits_of_notes(owner: psycopg.Connection[Any], slot: str) -> dict[bytes, i
         ("(a bigint) returns text", "select a", b'{"a": 9223372036854775807}', b'"9223372036854775807"'),
         ("(a bigint) returns bigint", "select a", b'{"a": "9007199254740993"}', b"9007199254740993"),
         ("(a text) returns text", "select a", rb'{"a": "\u00e9\n\"\ud83d\ude00"}', '"é\\n\\"😀"'.encode()),
+        ("(a bigint, b int) returns bigint", "select a + b", b'{"a": 1e3, "b": -2.0}', b"998"),
         ("(a text) returns text", "select a", b'{"a": null}', b"null"),
         ("(a jsonb) returns jsonb", "select a", b'{"a": {"x": [1e2, "y"]}}', b'{"x": [100, "y"]}'),
         ("(a json) returns json", "select a", b'{"a": [1 ,2]}', b"[1 ,2]"),

@@ -7,6 +7,7 @@ from typing import Any, Final
 from lastcall.config import Config
 
 CHANNEL_PATTERN: Final = "^[a-z][a-z_]{0,30}:[A-Za-z0-9_-]{1,64}$"
+_PLACE: Final = "[a-z0-9]{1,16}\\.(0|[1-9a-f][0-9a-f]{0,15})\\.(0|[1-9][0-9]{0,8})"
 _PROBLEM: Final = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 _RETRY_AFTER: Final = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
 
@@ -34,7 +35,7 @@ KEY_PARAMETER: Final[dict[str, Any]] = {
 COMPONENTS: Final[dict[str, Any]] = {
     "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
     "schemas": {
-        "Position": {"type": "string", "maxLength": 44, "pattern": "^[a-z0-9.]+$"},
+        "Position": {"type": "string", "maxLength": 44, "pattern": f"^{_PLACE}$"},
         "Problem": {
             "type": "object",
             "description": "RFC 9457.",
@@ -105,7 +106,7 @@ def fixed(channel_pattern: str, config: Config) -> dict[str, Any]:
 def _batch(config: Config) -> dict[str, Any]:
     member = _object(
         {"function": {"type": "string"}},
-        {"arguments": {"type": "object"}, "key": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9_-]{1,64}$"}},
+        {"arguments": {"type": "object"}, "key": {"type": ["string", "null"]}},
     )
     one = _object(
         {"status": {"type": "integer"}},
@@ -153,7 +154,12 @@ def _events(channel_pattern: str, config: Config) -> dict[str, Any]:
             {"name": "position", "in": "query", "schema": _POSITION},
             {"name": "state", "in": "query", "schema": {"enum": ["true", "false"]}},
             {"name": "wait", "in": "query", "schema": wait},
-            {"name": "Last-Event-ID", "in": "header", "schema": _POSITION},
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "The position, where server-sent events are asked for.",
+                "schema": {"type": "string"},
+            },
         ],
         "responses": {"101": {"description": "WebSocket."}, "200": answer} | PROBLEMS,
     }

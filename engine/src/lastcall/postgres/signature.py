@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -29,6 +30,10 @@ VARIANTS_MAX: Final = 16
 NAMES_SHOWN_MAX: Final = 20
 NAME_SHOWN_MAX_CHARACTERS: Final = 64
 
+NUMBER_TEXT_MAX: Final = 40
+"""A longer number than this is no bigint, however it is written."""
+
+_FRACTION: Final = frozenset(b".eE")
 _NUMBER: Final = frozenset(b"-0123456789")
 _EXPECTED: Final[dict[str, tuple[frozenset[int], str]]] = {
     "boolean": (frozenset(b"tf"), "true or false"),
@@ -215,10 +220,19 @@ def _text(form: str, raw: bytes) -> bytes | None:
     if form in {"array", "composite"}:
         return b'{"v":' + raw + b"}"
     if first != 0x22:  # "
-        return raw
+        return _whole(raw) if form in {"integer", "bigint"} else raw
     if b"\\" not in raw:
         return raw[1:-1]
     text = msgspec.json.decode(raw, type=str)
     if "\0" in text:
         raise ValueError("PostgreSQL has no text with a NUL character")
     return text.encode()
+
+
+def _whole(raw: bytes) -> bytes:
+    """`1.0` and `1e3` are whole numbers in JSON Schema, but not as PostgreSQL reads one. Others stay as they are."""
+    if _FRACTION.isdisjoint(raw) or len(raw) > NUMBER_TEXT_MAX:
+        return raw
+    number = Decimal(raw.decode())
+    whole = number.is_finite() and abs(number.adjusted()) < NUMBER_TEXT_MAX and number == number.to_integral_value()
+    return b"%d" % int(number) if whole else raw
