@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, print the table, say what was missed."""
+"""`python -m bench`: measure, print the table, put it into docs/reference/benchmarks.md, say what was missed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny and short: whether all is counted right, no more")
     parser.add_argument("--rounds", type=int, help=f"rounds ({Scale().rounds})")
     parser.add_argument("--window-ms", type=int, help=f"length of one measurement ({Scale().window_ms})")
-    parser.add_argument("--write", action="store_true", help="put the result into docs/reference/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the result into the page even of a part of the rows")
     parser.add_argument("--list", action="store_true", help="name the rows")
     return parser.parse_args()
 
@@ -103,7 +103,7 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     print("\n".join(body))
-    if asked.write:
+    if asked.write or not (asked.row or asked.quick):
         table.write(body)
     missed = [row.name for row in rows for target in row.targets if not target.reached(ratio(samples, row, target))]
     if asked.quick or not missed:
@@ -113,4 +113,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
