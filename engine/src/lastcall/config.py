@@ -46,6 +46,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     replication_url: Annotated[str, _doc("Login of the feed, likewise.")] = ""
     host: Annotated[str, _doc("Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, _doc("Port to listen on.", ge=0, le=65535)] = 8000
+    proxies_trusted: Annotated[
+        tuple[str, ...], _doc("Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` are believed.")
+    ] = ()
     log_level: Annotated[str, _doc("debug, info, warning or error.", pattern="^(debug|info|warning|error)$")] = "info"
     log_format: Annotated[str, _doc("console or json.", pattern="^(console|json)$")] = "console"
 
@@ -143,7 +146,7 @@ def names() -> tuple[str, ...]:
 
 
 def _from_text(name: str, text: str) -> object:
-    if name in {"apps", "cors_origins"}:
+    if name in {"apps", "cors_origins", "proxies_trusted"}:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
 

@@ -173,8 +173,8 @@ class Node:
         usage = gateway.Usage(caller)
         await self._attach(stations, usage)
         routes = [
-            *transports.routes(hub, self.tokens, reader, config, meter, self._origins()),
             *gateway.routes(config, hub, meter, self.tokens, reader, caller, catalogue, self.apps, usage),
+            *transports.routes(hub, self.tokens, reader, config, meter, self._origins()),
             *admin.routes(config, hub, meter, feed, pool),
             *(route for app in self.apps for route in routes_of(app, demo=self.demo)),
         ]

@@ -37,6 +37,8 @@ def uvicorn_config(app: ASGIApp, config: Config) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=bool(config.proxies_trusted),
+        forwarded_allow_ips=list(config.proxies_trusted),
         backlog=BACKLOG,
         timeout_graceful_shutdown=1,
     )
