@@ -123,9 +123,13 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):
-    """What `lastcall demo` adds: data to see, services that move it, a page to open."""
+    """What `lastcall demo` adds: data to see, services that move it, a page to open.
+
+    hint: what to try, for the person at the terminal; `{data}` is the data folder.
+    """
 
     page: str
+    hint: str = ""
     seed: str | None = None
     routes: Sequence[BaseRoute] = ()
     services: Sequence[Callable[[], Service]] = ()

@@ -57,6 +57,19 @@ def _silent(_: str) -> None:
     pass
 
 
+def once(say: Say, text: str) -> Say:
+    """Says `text` when it is first told anything, and nothing more: for who wants to know that, not what."""
+    told = False
+
+    def tell(_: str) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            say(text)
+
+    return tell
+
+
 @asynccontextmanager
 async def owned_database(config: Config, say: Say = _silent) -> AsyncIterator[str]:
     """The owner's connection string: of `database_url`, or of the embedded database, which runs as long as the block.
@@ -151,7 +164,7 @@ class Node:
     async def _start(self, stations: AsyncExitStack) -> None:
         config, meter = self.config, self.meter
         owner_url = await stations.enter_async_context(owned_database(config, self._say))
-        await prepare(owner_url, self.apps, config, self._say)
+        await prepare(owner_url, self.apps, config, once(self._say, "bringing the database to this version"))
         urls = logins(config, owner_url)
 
         pool = Pool(urls.authenticator, config)
@@ -184,7 +197,11 @@ class Node:
         await self._until_caught_up(feed, hub)
         await self._attach(stations, Schedule(config, caller, catalogue, self.apps, meter, self))
         await self._start_applications(stations)
-        self._say(f"ready on {self._address()}{self._home() or ''}")
+        self._say(f"ready on {self._address()}{self._home() or ''} (Ctrl-C stops everything)")
+        if self.demo:
+            for app in self.apps:
+                if app.demo is not None and app.demo.hint:
+                    self._say(app.demo.hint.replace("{data}", config.data))
 
     async def _listen(self, stations: AsyncExitStack, front: Front, hub: Hub) -> None:
         """Bind, serve in a task of its own, and be drained first of all at the end."""

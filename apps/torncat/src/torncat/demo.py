@@ -78,6 +78,9 @@ class War:
 
 demo = Demo(
     page="/torncat/",
+    hint="""Open it in two windows side by side, or make a call from SQL and watch it arrive:
+  .venv/bin/lastcall psql --data {data} \\
+    -c 'insert into torncat.target_calls (caller_id, target_id) values (1002, 2020)'""",
     seed="torncat_api.demo_seed",
     routes=(Route("/demo/session", take_seat, methods=["POST"]),),
     services=(War,),

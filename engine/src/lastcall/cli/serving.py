@@ -18,7 +18,7 @@ _console = Console(stderr=True)
 
 
 def _say(text: str) -> None:
-    _console.print(text, highlight=False)
+    _console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _run(config: Config, *, demo: bool) -> None:

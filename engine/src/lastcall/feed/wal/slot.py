@@ -96,7 +96,8 @@ async def _begin_epoch(
             await walsender.start(slot, 0, _holder(source))
             raise StartRefused(f"the replication slot {slot} must be made anew ({reason}) and was in use: try again")
     epoch = new_epoch()
-    _log.warning("a new epoch begins", reason=reason, slot=slot, epoch=epoch)
+    tell = _log.info if reason == "first" else _log.warning
+    tell("a new epoch begins", reason=reason, slot=slot, epoch=epoch)
     await session.ask(
         "select lastcall.begin_epoch(%s, %s, %s, %s, %s)",
         epoch,
