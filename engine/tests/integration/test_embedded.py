@@ -411,8 +411,12 @@ def test_no_link_is_followed(data: Path, start: Callable[[Path], Embedded]) -> N
 
 
 def test_damaged_record(data: Path, start: Callable[[Path], Embedded]) -> None:
-    """A record that cannot be read is named, and nothing is made beside it."""
+    """A record that is damaged, or that cannot be read, is named, and nothing is made beside it."""
     data.mkdir()
+    (data / "postgres.json").mkdir()
+    with pytest.raises(StartRefused, match=r"postgres\.json cannot be read"):
+        running_url(data)
+    (data / "postgres.json").rmdir()
     (data / "postgres.json").write_text("{")
     with pytest.raises(StartRefused, match=r"postgres\.json is damaged"):
         start(data).start()

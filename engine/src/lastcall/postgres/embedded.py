@@ -263,6 +263,8 @@ def _read_record(path: Path) -> _Record | None:
         return msgspec.json.decode(path.read_bytes(), type=_Record)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StartRefused(f"{path} cannot be read ({error.strerror}): only the server's account may") from None
     except msgspec.DecodeError:
         raise StartRefused(f"{path} is damaged: restore it from a backup") from None
 
