@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,13 +59,13 @@ def open_page(browser: Browser, demo: Server) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
-    def make(member: int = 1001, context: BrowserContext | None = None, **options: object) -> Page:
+    def make(member: int = 1001, context: BrowserContext | None = None, query: str = "", **options: object) -> Page:
         if context is None:
             context = browser.new_context(**{"locale": "en-GB", **options})  # type: ignore[arg-type]
             contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{demo.url}/torncat/?member={member}")
+        page.goto(f"{demo.url}/torncat/?member={member}{query}")
         expect(page.locator('[data-phase="live"]')).to_be_visible(timeout=WITHIN_MS)
         expect(row(page, MARROW)).to_be_visible(timeout=WITHIN_MS)
         return page
@@ -126,17 +127,22 @@ def test_an_insert_by_psql_appears(open_page: Open, war: Database) -> None:
     expect(page.get_by_role("region", name="From commit to this page")).to_contain_text("ms")
 
 
-def test_a_reconnect_resumes(open_page: Open, demo: Server, war: Database) -> None:
-    """What is committed while the server is dead appears once when it is back, and nothing is lost after it."""
-    page = open_page()
+@pytest.mark.parametrize("transport", ["sse", "websocket", "long-poll"])
+def test_a_reconnect_resumes(open_page: Open, demo: Server, war: Database, transport: str) -> None:
+    """By every transport, what is committed while the server is dead appears once when it is back."""
+    page = open_page(query=f"&transport={transport}")
+    expect(page.locator("[data-transport]")).to_have_attribute("data-transport", transport)
+    insert(war, 1002, MARROW)
+    stands(page, MARROW, "held")
     demo.kill()
     insert(war, 1002, PALE_RIDER)
     demo.start()
     stands(page, PALE_RIDER, "held", AFTER_A_RESTART_MS)
     insert(war, 1003, LOWTIDE)
     stands(page, LOWTIDE, "held")
-    for text in ("Calico called Pale Rider", "Duskwire called Lowtide"):
+    for text in ("Calico called Marrow", "Calico called Pale Rider", "Duskwire called Lowtide"):
         expect(events(page, text)).to_have_count(1)
+    expect(page.locator("[data-transport]")).to_have_attribute("data-transport", transport)
 
 
 def test_tabs_of_one_member_hold_one_connection(open_page: Open, demo: Server, war: Database) -> None:
@@ -220,18 +226,17 @@ def test_french_and_english(open_page: Open) -> None:
     expect(row(page, MARROW).get_by_role("button")).to_have_text("Call", timeout=WITHIN_MS)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_everyone_can_read_it(open_page: Open, war: Database, scheme: str, width: int) -> None:
-    """No finding of axe at WCAG 2.2 AA (contrast, names, roles) or sideways scrolling, in both themes and languages."""
-    viewport = {"width": width, "height": 800}
-    page = open_page(locale="fr-FR", color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
+def test_everyone_can_read_it(open_page: Open, war: Database) -> None:
+    """No finding of axe at WCAG 2.2 AA or sideways scrolling: phone and desk, light and dark, French and English."""
+    page = open_page(locale="fr-FR", reduced_motion="reduce")
     row(page, MARROW).get_by_role("button").click()
     stands(page, MARROW, "mine")
     insert(war, 1002, HOLLOWPOINT)
     stands(page, HOLLOWPOINT, "held")
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    for language in ("Français", "English"):
+    for width, scheme, language in itertools.product((360, 1280), ("light", "dark"), ("Français", "English")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
         page.get_by_role("button", name=language).click()
         found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})")
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []

@@ -87,7 +87,7 @@ function open(channels: readonly string[] = ["a:1"], transport: TransportName = 
   return tab;
 }
 
-async function told(tab: Tab, count: number, what = `${count} things told`): Promise<void> {
+async function heard(tab: Tab, count: number, what = `${count} things told`): Promise<void> {
   await until(() => tab.told.length >= count, `${what}: ${JSON.stringify(tab.told)}`);
 }
 
@@ -107,11 +107,11 @@ afterEach(async () => {
 describe.each(["sse", "websocket", "long-poll"] as const)("over %s", (transport) => {
   test("many tabs, one connection, and each is told its state and every event once", async () => {
     const all = [open(["a:1"], transport)];
-    await told(all[0] as Tab, 1);
+    await heard(all[0] as Tab, 1);
     for (let count = 0; count < 4; count += 1) all.push(open(["a:1"], transport));
-    for (const tab of all) await told(tab, 1);
+    for (const tab of all) await heard(tab, 1);
     for (let number = 0; number < 20; number += 1) server.publish(["a:1"], "n", number);
-    for (const tab of all) await told(tab, 21);
+    for (const tab of all) await heard(tab, 21);
     for (const tab of all) expect(tab.told.slice(1)).toEqual(Array.from({ length: 20 }, (_, number) => number));
     expect(all.map((tab) => tab.client.status.role)).toEqual(["leader", ...Array(4).fill("follower")]);
     expect(server.listeners.size).toBeLessThanOrEqual(1);
@@ -119,22 +119,22 @@ describe.each(["sse", "websocket", "long-poll"] as const)("over %s", (transport)
 
   test("the connection listens to what all tabs want", async () => {
     const first = open(["a:1"], transport);
-    await told(first, 1);
+    await heard(first, 1);
     const second = open(["b:1"], transport);
-    await told(second, 1);
+    await heard(second, 1);
     server.publish(["a:1"], "n", "for a");
     server.publish(["b:1"], "n", "for b");
-    await told(first, 2);
-    await told(second, 2);
+    await heard(first, 2);
+    await heard(second, 2);
     expect(first.told).toEqual([["state", "a:1"], "for a"]);
     expect(second.told).toEqual([["state", "b:1"], "for b"]);
   });
 
   test.each(["close", "crash"] as const)("the leader's %s is no gap and no repetition", async (how) => {
     const [leader, second, third] = [open(["a:1"], transport), open(["a:1"], transport), open(["a:1", "b:1"], transport)];
-    await told(leader, 1);
-    await told(second, 1);
-    await told(third, 2);
+    await heard(leader, 1);
+    await heard(second, 1);
+    await heard(third, 2);
     for (let number = 0; number < 30; number += 1) {
       server.publish(["a:1"], "n", number);
       if (number === 10) {
@@ -143,8 +143,8 @@ describe.each(["sse", "websocket", "long-poll"] as const)("over %s", (transport)
       }
       if (number % 5 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     }
-    await told(second, 31);
-    await told(third, 32);
+    await heard(second, 31);
+    await heard(third, 32);
     const numbers = Array.from({ length: 30 }, (_, number) => number);
     expect(second.told).toEqual([["state", "a:1"], ...numbers]);
     expect(third.told.filter((what) => typeof what === "number")).toEqual(numbers);
@@ -157,20 +157,20 @@ describe.each(["sse", "websocket", "long-poll"] as const)("over %s", (transport)
 
 test("a tab that leaves takes its channels with it", async () => {
   const first = open(["a:1"]);
-  await told(first, 1);
+  await heard(first, 1);
   const second = open(["b:1"]);
-  await told(second, 1);
+  await heard(second, 1);
   second.crash();
   await until(() => [...server.listeners].every((listener) => !listener.channels.has("b:1")), "only a:1 is heard");
   server.publish(["a:1"], "n", 1);
-  await told(first, 2);
+  await heard(first, 2);
 });
 
 test("a leader that freezes with its lock is replaced, and steps down when it thaws", async () => {
   const first = open();
-  await told(first, 1);
+  await heard(first, 1);
   const second = open();
-  await told(second, 1);
+  await heard(second, 1);
   first.freeze();
   await until(() => second.client.status.role === "leader", "the frozen leader is replaced");
   server.publish(["a:1"], "n", 1);
@@ -179,20 +179,20 @@ test("a leader that freezes with its lock is replaced, and steps down when it th
 
 test("a reconnect that a follower asks for is done by the leader", async () => {
   const first = open();
-  await told(first, 1);
+  await heard(first, 1);
   const second = open();
-  await told(second, 1);
+  await heard(second, 1);
   const before = server.requests("/events").length;
   second.client.reconnect();
   await until(() => server.requests("/events").length > before, "a new request");
   server.publish(["a:1"], "n", 1);
-  await told(first, 2);
-  await told(second, 2);
+  await heard(first, 2);
+  await heard(second, 2);
 });
 
 test("a channel left and wanted again is covered anew", async () => {
   const first = open();
-  await told(first, 1);
+  await heard(first, 1);
   const second = open([]);
   for (let round = 0; round < 5; round += 1) {
     const seen: Json[] = [];

@@ -1,7 +1,7 @@
 import { browserEnvironment, Client, ownProblem, ProblemError, type Problem } from "@lastcall/core";
 import { useEffect, useState } from "react";
 import { spokenLanguage } from "../lib/i18n/index.ts";
-import { takeSeat, wantedMember, type Session } from "../lib/session.ts";
+import { takeSeat, wantedMember, wantedTransports, type Session } from "../lib/session.ts";
 import type { Traffic } from "../lib/traffic.ts";
 
 /** A seat and the client that sits in it. */
@@ -45,6 +45,7 @@ function openClient(session: Session, traffic: Traffic): Client {
   const { member } = session;
   return new Client({
     base: location.origin,
+    transports: wantedTransports(location.search),
     // Tabs of one member share a connection; tabs of different members must not hear each other.
     share: `torncat:${member.id}`,
     token: async (reason) => (reason === "first" ? session.token : (await takeSeat(traffic.fetch, member.id)).token),

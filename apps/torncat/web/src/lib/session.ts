@@ -1,4 +1,4 @@
-import { isObject, ownProblem, ProblemError, readProblem, type Json, type Token } from "@lastcall/core";
+import { isObject, ownProblem, ProblemError, readProblem, type Json, type Token, type TransportName } from "@lastcall/core";
 import type { Member } from "./war.ts";
 
 /** Who this page is: a member of the demonstration's faction. */
@@ -14,6 +14,12 @@ type Fetch = (input: string, init?: RequestInit) => Promise<Response>;
 export function wantedMember(search: string): number | undefined {
   const wanted = Number(new URLSearchParams(search).get("member") ?? Number.NaN);
   return Number.isSafeInteger(wanted) && wanted > 0 ? wanted : undefined;
+}
+
+/** The transports that the page's address asks for (`?transport=websocket`), to see that all three serve alike. */
+export function wantedTransports(search: string): readonly TransportName[] | undefined {
+  const wanted = new URLSearchParams(search).get("transport");
+  return wanted === "sse" || wanted === "websocket" || wanted === "long-poll" ? [wanted] : undefined;
 }
 
 /** Take a seat in the demonstration. Throws ProblemError. */

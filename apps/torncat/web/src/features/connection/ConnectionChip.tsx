@@ -1,13 +1,8 @@
-import type { Status } from "@lastcall/core";
 import { useConnection } from "@lastcall/react";
 import type { ReactNode } from "react";
 import { useVoice, type MessageId } from "../../lib/i18n/index.ts";
 import { useNow } from "../../lib/ui/use-now.ts";
-
-/** A connection that was interrupted is not called offline before this. */
-const GRACE_MS = 15_000;
-
-type Look = "live" | "connecting" | "reconnecting" | "offline" | "stopped";
+import { lookOf, type Look } from "./look.ts";
 
 const DOTS: Readonly<Record<Look, string>> = {
   live: "bg-mine",
@@ -16,14 +11,6 @@ const DOTS: Readonly<Record<Look, string>> = {
   offline: "bg-bad",
   stopped: "bg-bad",
 };
-
-/** How a connection looks to people; a short interruption is no alarm. */
-export function lookOf(status: Status, last_frame_at: number | undefined, now: number): Look {
-  if (status.phase === "live") return "live";
-  if (status.phase === "stopped") return "stopped";
-  if (last_frame_at === undefined) return now - status.since > GRACE_MS ? "offline" : "connecting";
-  return now - last_frame_at > GRACE_MS ? "offline" : "reconnecting";
-}
 
 /** Transport, age of the last word, and a press to reconnect. */
 export function ConnectionChip(): ReactNode {
