@@ -186,8 +186,8 @@ class Assembly:
         if trusted is not None:
             self._trusted = trusted
         self._tables_by_oid |= {table.oid: name for name, table in catalog.tables.items()}
-        for relation in list(self._relations.values()):
-            self._relation(relation)
+        for relation in self._relations.values():
+            self._fit(relation)
 
     def restart(self, epoch: str, head_lsn: int, last: Mark | None, expected: Mark | None) -> None:
         """A new session begins: forget what was half received. expected: the transaction that must come again."""
@@ -276,8 +276,13 @@ class Assembly:
     # Relations
 
     def _relation(self, relation: Relation) -> None:
+        # PostgreSQL describes a table anew after every invalidation, mostly without a difference.
+        if self._relations.get(relation.oid) != relation:
+            self._relations[relation.oid] = relation
+            self._fit(relation)
+
+    def _fit(self, relation: Relation) -> None:
         name = f"{relation.schema}.{relation.name}"
-        self._relations[relation.oid] = relation
         renderer: Renderer | _PublishedRows | _Path | frozenset[str] | None = None
         watches = self._watches.get(name)
         formerly = self._watches.get(self._tables_by_oid.get(relation.oid, ""))

@@ -88,14 +88,14 @@ class Type(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class Insert(msgspec.Struct, frozen=True):
+class Insert(msgspec.Struct, frozen=True, gc=False):
     """A row was made."""
 
     relation: int
     new: Row
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """A row was changed. old: None where no column of the replica identity changed; old_full: all columns are in it,
     else only those of the replica identity (the others are NULL there)."""
 
@@ -105,7 +105,7 @@ class Update(msgspec.Struct, frozen=True):
     old_full: bool
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """A row was deleted. old, old_full: as in Update."""
 
     relation: int
@@ -113,7 +113,7 @@ class Delete(msgspec.Struct, frozen=True):
     old_full: bool
 
 
-class Truncate(msgspec.Struct, frozen=True):
+class Truncate(msgspec.Struct, frozen=True, gc=False):
     """Tables were emptied, all at once."""
 
     relations: tuple[int, ...]

@@ -173,7 +173,10 @@ class _Compiled:
 
     def accepts(self, row: Row) -> bool:
         """Whether `where` holds."""
-        return all(condition.holds(row) for condition in self._conditions)
+        for condition in self._conditions:  # noqa: SIM110 (a generator would cost more than the loop)
+            if not condition.holds(row):
+                return False
+        return True
 
     def key(self, row: Row) -> list[Value]:
         """The primary key's values."""

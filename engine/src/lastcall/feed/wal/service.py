@@ -26,7 +26,6 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 import psycopg
 import structlog
 
@@ -44,7 +43,7 @@ from lastcall.feed.unseen import Unseen
 from lastcall.feed.wal.session import Session
 from lastcall.feed.wal.slot import Known, Taken, take
 from lastcall.feed.wal.surroundings import Surroundings
-from lastcall.feed.wal.walsender import StreamEnded, Walsender
+from lastcall.feed.wal.walsender import StreamEnded, Walsender, reason
 from lastcall.feed.watch import Watch, check
 from lastcall.feed.window import Window
 from lastcall.meter import Meter
@@ -56,10 +55,9 @@ CATCH_UP_POLL_S: Final = 0.05
 WINDOW_OF_KEEP: Final = 4
 """The window takes at most this part of max_slot_wal_keep_size: a quarter."""
 _MEGABYTE: Final = 1 << 20
-_AWAY: Final = (
-    *(psycopg.Error, OSError, TimeoutError, LastcallError),
-    *(StreamEnded, DecodeError, Diverged, msgspec.MsgspecError),
-)
+_AWAY: Final = (psycopg.Error, OSError, TimeoutError, LastcallError)
+"""What a database that is away, or not as it must be, raises. Anything else is a mistake of ours: tried again, too, and
+an alarm."""
 
 _log = structlog.get_logger("lastcall.feed")
 
@@ -262,17 +260,20 @@ class WalFeed:
             await self._disconnect()
             await self._session.close()
             attempt = 0
+            refused = ""
             while not self._streaming():
                 wait_s = min(RECONNECT_WAIT_MIN_S * 2**attempt, self._config.reconnect_wait_max_s)
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter, not a secret)
                 attempt = min(attempt + 1, 16)
                 try:
                     await self._connect()
-                except _AWAY as error:
+                except Exception as error:
                     await self._disconnect()
-                    if isinstance(error, StartRefused):
+                    if isinstance(error, StartRefused) or not isinstance(error, _AWAY):
                         self._meter.alarm("feed_refused")
-                    _log.warning("not connected", reason=str(error) or type(error).__name__)
+                    if reason(error) != refused:
+                        refused = reason(error)
+                        _log.warning("not connected", reason=refused)
 
     # Streaming
 
@@ -351,7 +352,7 @@ class WalFeed:
                 self._diverged = True
             elif not isinstance(error, (StreamEnded, psycopg.OperationalError)):
                 self._meter.alarm("feed_failed")
-            _log.warning("the stream has ended", reason=str(error) or type(error).__name__)
+            _log.warning("the stream has ended", reason=reason(error))
             self._ended.set()
 
     def _learn(self, catalog: Catalog) -> None:
@@ -404,5 +405,5 @@ def _meaning(error: BaseException) -> LastcallError | None:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return StartRefused(f"the feed's login lacks a privilege ({error}): run `lastcall migrate`")
     if isinstance(error, (psycopg.Error, OSError, TimeoutError)):
-        return Refusal("LC202", str(error) or type(error).__name__)
+        return Refusal("LC202", reason(error))
     return None

@@ -15,20 +15,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import msgspec
-import psycopg
 import structlog
 
 from lastcall.config import Config
 from lastcall.feed.catalog import Catalog, asked_for, fingerprints, problems
 from lastcall.feed.unseen import Unseen
 from lastcall.feed.wal.session import Session
+from lastcall.feed.wal.walsender import reason
 from lastcall.feed.watch import Watch
 from lastcall.meter import Meter
 
-_UNANSWERED: Final = (psycopg.Error, OSError, TimeoutError, msgspec.MsgspecError)
 _log = structlog.get_logger("lastcall.feed")
 
 
@@ -79,6 +77,7 @@ class Surroundings:
     async def run(self, streaming: Callable[[], bool], unseen: Unseen) -> None:
         """Ask for as long as the node lives. streaming: whether there is a slot to ask about."""
         looked_at = time.monotonic()
+        unanswered = ""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), self._config.status_interval_s)
@@ -95,8 +94,11 @@ class Surroundings:
                 elif self._unsettled:
                     await self.mark()
                 await self._look(unseen)
-            except _UNANSWERED as error:
-                _log.warning("the database was not asked", reason=str(error) or type(error).__name__)
+                unanswered = ""
+            except Exception as error:
+                if reason(error) != unanswered:
+                    unanswered = reason(error)
+                    _log.warning("the database did not answer", reason=unanswered)
                 await asyncio.sleep(self._config.status_interval_s)
 
     async def _look(self, unseen: Unseen) -> None:

@@ -39,6 +39,11 @@ class StreamEnded(Exception):
     """The server has ended the stream or the connection."""
 
 
+def reason(error: BaseException) -> str:
+    """What to write into the log about a failure: the first line of what the driver says."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def holder_name() -> str:
     """How this process shows in pg_stat_activity: PostgreSQL keeps 63 bytes."""
     return f"lastcall {os.getpid()}@{socket.gethostname()}"[:63]
