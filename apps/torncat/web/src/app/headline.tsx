@@ -26,10 +26,10 @@ export function Headline({ war }: { readonly war: War | undefined }): ReactNode 
         <p className="truncate text-[0.8125rem] text-soft">
           {running === undefined
             ? say("app.tagline")
-            : [
-                say("war.since", { duration: elapsed(readTime(running.started_at), now) }),
-                say("war.goal", { score: number(running.target_score) }),
-              ].join(" · ")}
+            : say("war.since", { duration: elapsed(readTime(running.started_at), now) })}
+          {running !== undefined && (
+            <span className="max-sm:hidden"> · {say("war.goal", { score: number(running.target_score) })}</span>
+          )}
         </p>
       </div>
     </div>

@@ -134,10 +134,14 @@ function useRefusals(war: War, toasts: Toasts): (refusal: Refusal) => void {
         toasts.show({ tone: "bad", title, hint: say("toast.held.hint") });
         return;
       }
-      const title = say(overlay.kind === "call" ? "toast.call.failed" : "toast.release.failed", { target });
+      if (problem.status === 0 || problem.name === "outcome_unknown") {
+        const title = say(`toast.${overlay.kind}.unknown`, { target });
+        toasts.show({ tone: "bad", title, hint: say("toast.unknown.hint") });
+        return;
+      }
+      const title = say(`toast.${overlay.kind}.failed`, { target });
       const again = problem.retry === "no" ? "" : ` ${say("toast.retry")}`;
-      const hint = problem.status === 0 ? say("toast.unreachable") : `${problem.title}${again}`;
-      toasts.show({ tone: "bad", title, hint });
+      toasts.show({ tone: "bad", title, hint: `${problem.title}${again}` });
     },
     [war, toasts, say],
   );

@@ -33,10 +33,10 @@ export function Row(props: {
     <tr
       data-target={target.id}
       data-standing={standing.kind}
-      className={`relative h-12 border-t border-l-3 border-t-line transition-colors sm:h-10 ${EDGE[standing.kind]}`}
+      className={`relative isolate h-12 border-t border-l-3 border-t-line transition-colors max-sm:first:border-t-0 sm:h-10 ${EDGE[standing.kind]}`}
     >
       <td className="w-14 pr-3 pl-2.5 sm:w-18 sm:pr-4 sm:pl-3">
-        {standing.kind === "held" && <span key={call?.id} className="absolute inset-0 animate-arrive" />}
+        {standing.kind === "held" && <span key={call?.id} className="absolute inset-0 -z-10 animate-arrive" />}
         <Level level={target.level} />
       </td>
       <th scope="row" className="min-w-0 py-1 text-left font-medium">

@@ -36,9 +36,9 @@ export function ConnectionChip(): ReactNode {
     >
       <span aria-hidden="true" className={`size-2 rounded-full ${DOTS[look]}`} />
       <span className="font-medium">{state}</span>
-      <span className="hidden text-soft sm:inline">
+      <span className="text-soft">
         {transport}
-        {follows && ` · ${say("connection.follower")}`}
+        {follows && <span className="max-sm:hidden"> · {say("connection.follower")}</span>}
       </span>
       <span className="min-w-8 text-right font-mono text-xs text-soft">{say("connection.age", { seconds })}</span>
     </button>

@@ -48,7 +48,9 @@ export const en = {
   "toast.held.hint": "Nothing was changed. Pick a target marked free; the board is live.",
   "toast.call.failed": "{target} was not called.",
   "toast.release.failed": "{target} was not released.",
-  "toast.unreachable": "The server cannot be reached. Look at the board before you try again: the call may have arrived.",
+  "toast.call.unknown": "It is not known whether {target} was called.",
+  "toast.release.unknown": "It is not known whether {target} was released.",
+  "toast.unknown.hint": "The server cannot be reached. When the board is live again it shows how it ended.",
   "toast.retry": "Try again in a moment.",
 
   "connection.live": "Live",

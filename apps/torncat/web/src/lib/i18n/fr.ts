@@ -50,8 +50,9 @@ export const fr: Readonly<Record<MessageId, string>> = {
   "toast.held.hint": "Rien n’a été modifié. Choisissez une cible libre ; le tableau est en direct.",
   "toast.call.failed": "{target} n’a pas été appelée.",
   "toast.release.failed": "{target} n’a pas été libérée.",
-  "toast.unreachable":
-    "Le serveur est injoignable. Regardez le tableau avant de recommencer : l’appel est peut-être arrivé.",
+  "toast.call.unknown": "On ne sait pas si {target} a été appelée.",
+  "toast.release.unknown": "On ne sait pas si {target} a été libérée.",
+  "toast.unknown.hint": "Le serveur est injoignable. Dès que le tableau est de nouveau en direct, il montre ce qu’il en est.",
   "toast.retry": "Réessayez dans un instant.",
 
   "connection.live": "En direct",
