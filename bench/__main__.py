@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import machine, programs, table
 from bench.cases import QUICK, Scale, Suite
-from bench.rows import CASES, ROWS, Row, Samples, ratio
+from bench.rows import CASES, ROWS, Row, Samples, median_of, ratio
 
 
 def _arguments() -> argparse.Namespace:
@@ -66,20 +66,12 @@ def report(samples: Samples, rows: Sequence[Row], suite: Suite) -> list[str]:
     """The page's measured part."""
     described = [f"| {name} | {value} |" for name, value in machine.describe(suite.postgres)]
     scale = suite.scale
-    how = (
-        f"Medians of {scale.rounds} interleaved rounds of {scale.window_ms / 1000:g} s, {scale.listeners:,} listeners."
-    )
-    return [
-        *table.lines(samples, rows),
-        "",
-        how,
-        "",
-        "| machine | |",
-        "|---|---|",
-        *described,
-        "",
-        *table.details(samples),
-    ]
+    how = f"Medians of {scale.rounds} rounds of {scale.window_ms / 1000:g} s, {scale.listeners:,} listeners."
+    if "bare" in samples and "c 1" in samples:
+        bare, server = (median_of(samples, case, "per_s") for case in ("bare", "c 1"))
+        how += f" The C server reaches {server / bare:.2f} of a bare `send()` loop ({bare:,.0f}/s)."
+    context = ["", how, "", "| machine | |", "|---|---|", *described, ""]
+    return [*table.lines(samples, rows), *context, *table.details(samples)]
 
 
 def main() -> int:

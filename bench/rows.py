@@ -83,7 +83,7 @@ ROWS: Sequence[Row] = (
         work="fan-out to 3,000 SSE clients, hub alone, one event per flush",
         case="hub 1",
         targets=(Target(bound=0.7, against="c 1", whom="the C server"),),
-        also=(("bare", "per_s", "bare `send()` loop {:,.0f}/s"),),
+        also=(("bare", "per_s", "where a bare `send()` loop makes {:,.0f}/s"),),
     ),
     Row(
         name="publishers-4",
