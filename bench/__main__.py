@@ -62,7 +62,7 @@ def measure(suite: Suite, wanted: Sequence[str], once: set[str]) -> Samples:
     return samples
 
 
-def report(samples: Samples, rows: Sequence[Row], suite: Suite) -> list[str]:
+def report(samples: Samples, rows: Sequence[Row], suite: Suite, *, judged: bool) -> list[str]:
     """The page's measured part."""
     described = [f"| {name} | {value} |" for name, value in machine.describe(suite.postgres)]
     scale = suite.scale
@@ -71,7 +71,7 @@ def report(samples: Samples, rows: Sequence[Row], suite: Suite) -> list[str]:
         bare, server = (median_of(samples, case, "per_s") for case in ("bare", "c 1"))
         how += f" The C server reaches {server / bare:.2f} of a bare `send()` loop ({bare:,.0f}/s)."
     context = ["", how, "", "| machine | |", "|---|---|", *described, ""]
-    return [*table.lines(samples, rows), *context, *table.details(samples)]
+    return [*table.lines(samples, rows, judged=judged), *context, *table.details(samples)]
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def main() -> int:
             samples = measure(suite, wanted, once)
             if asked.case:
                 return 0
-            body = report(samples, rows, suite)
+            body = report(samples, rows, suite, judged=not asked.quick)
     except (programs.BenchFailed, AssertionError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

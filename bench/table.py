@@ -32,8 +32,8 @@ def _measured(samples: Samples, row: Row) -> str:
     return ", ".join(parts)
 
 
-def lines(samples: Samples, rows: Iterable[Row]) -> list[str]:
-    """The table in Markdown; a row with several targets takes several lines."""
+def lines(samples: Samples, rows: Iterable[Row], *, judged: bool = True) -> list[str]:
+    """The table in Markdown; a row with several targets takes several lines. judged: whether targets were to be reached."""
     found = list(HEAD)
     for row in rows:
         if not row.targets:
@@ -42,6 +42,7 @@ def lines(samples: Samples, rows: Iterable[Row]) -> list[str]:
             peer, times = _against(samples, row, target)
             work, measured = (row.work, _measured(samples, row)) if place == 0 else ("", "")
             mark = "reached" if target.reached(ratio(samples, row, target)) else "**missed**"
+            mark = mark if judged else "not judged"
             found.append(f"| {work} | {measured} | {peer} | {times} | {_bound(target, row)} | {mark} |")
     return found
 
