@@ -80,10 +80,12 @@ async def owned_database(config: Config, say: Say = _silent) -> AsyncIterator[st
         yield config.database_url
         return
     embedded = Embedded(Path(config.data), say)
-    url = await asyncio.to_thread(embedded.start)
+    starting = asyncio.ensure_future(asyncio.to_thread(embedded.start))
     try:
-        yield url
+        # A thread cannot be called off: who is cancelled meanwhile still waits for it, to stop what it has started.
+        yield await asyncio.shield(starting)
     finally:
+        await asyncio.wait({starting})
         await asyncio.to_thread(embedded.stop)
 
 
