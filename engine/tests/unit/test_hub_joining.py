@@ -1,4 +1,4 @@
-"""The hub: who comes in, changes what it hears, loses a channel, or is reset, misses nothing and hears nothing twice."""
+"""The hub: who comes in, changes what it hears, loses a channel or is reset, misses nothing and hears nothing twice."""
 
 from __future__ import annotations
 
