@@ -1,7 +1,7 @@
 """The one round trip of a call, and of a read.
 
-    [gate] → role and claims → function → keep │ commit │ position
-    begin (repeatable read, read only) → role and claims → snapshot → reads │ commit
+    begin → [gate] → role and claims → function → keep → commit → position
+    begin (repeatable read, read only) → role and claims → snapshot → reads → commit
 
 Promises:
 
@@ -28,7 +28,7 @@ import msgspec
 from lastcall.config import Config
 from lastcall.errors import CODES, Code, Refusal
 from lastcall.position import parse_lsn
-from lastcall.postgres.pipeline import Command, NotSent, Segment, Statement, run
+from lastcall.postgres.pipeline import BEGIN, BEGIN_READING, COMMIT, Command, NotSent, Outcome, Row, Statement, run
 from lastcall.postgres.pool import Pool
 from lastcall.postgres.refusals import RETRYABLE, refusal_of
 from lastcall.postgres.signature import Call, Signature, read_signatures
@@ -44,10 +44,10 @@ _BECOME: Final = Statement(
 )
 _ENTER: Final = Statement(b"select lastcall.enter($1, $2, $3, $4, $5)", b"lastcall_enter")
 _STORED: Final = Statement(b"select lastcall.stored($1, $2, $3, $4)", b"lastcall_stored")
-_POSITION: Final = Statement(b"select pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn()", b"lastcall_position")
-_BEGIN: Final = Statement(b"begin isolation level repeatable read, read only", b"lastcall_begin")
-_SNAPSHOT: Final = Statement(b"select pg_current_snapshot()::text", b"lastcall_snapshot")
-_COMMIT: Final = Statement(b"commit", b"lastcall_commit")
+_POSITION: Final = Command(
+    Statement(b"select pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn()", b"lastcall_position")
+)
+_SNAPSHOT: Final = Command(Statement(b"select pg_current_snapshot()::text", b"lastcall_snapshot"))
 _SIGNATURES: Final = Statement(b"select lastcall.signatures(array(select jsonb_array_elements_text($1::jsonb)))")
 
 
@@ -114,90 +114,94 @@ class Caller:
     ) -> Answer:
         """Call the function with named arguments (name → JSON). Raises Refusal."""
         call = signature.call(arguments, keep=key is not None)
-        commands = [identity.command(), Command(call.statement, call.parameters)]
+        commands = [BEGIN, identity.command(), Command(call.statement, call.parameters), COMMIT, _POSITION]
         if key is not None:
             call.parameters.append(self._answer_max_bytes)
-            commands.insert(0, Command(_ENTER, (*key.names(), b"\\x" + key.hash.hex().encode())))
+            commands.insert(1, Command(_ENTER, (*key.names(), b"\\x" + key.hash.hex().encode())))
+        commit = len(commands) - 2
         for attempt in range(self._retries_max + 1):
-            done, where = await self._exchange([commands, [Command(_POSITION)]])
-            if done.committed:
-                value, waits = done.rows[-1]
-                return Answer(value or b"null", _position(where, waits != b"off"))
-            state = _sqlstate(done)
+            done = await self._run(commands)
+            if len(done.rows) > commit:
+                value, waits = done.rows[commit - 1]
+                return Answer(value or b"null", await self._position(done.rows[commit + 1 :], waits != b"off"))
+            state = "" if done.error is None or done.unknown(commit) else (done.error.sqlstate or "")
             if key is not None and state == "LC001":
                 return await self._stored(key)
             if state not in RETRYABLE or attempt == self._retries_max:
                 break
             await asyncio.sleep(random.uniform(0, RETRY_WAIT_MAX_S * 2**attempt))  # noqa: S311 (spreads, protects nothing)
-        raise self._refusal(done, call, writes=signature.volatile or key is not None)
+        if done.unknown(commit) and (signature.volatile or key is not None):
+            raise Refusal("LC211")
+        raise self._refusal(done, call)
 
     async def read(self, identity: Identity, calls: Sequence[Call]) -> Reading:
         """Run the calls in one snapshot, writing nothing. Raises Refusal; where one call fails, all do."""
-        commands = [Command(_BEGIN), identity.command(), Command(_SNAPSHOT)]
+        commands = [BEGIN_READING, identity.command(), _SNAPSHOT]
         commands += [Command(call.statement, call.parameters) for call in calls]
-        commands.append(Command(_COMMIT))
-        (done,) = await self._exchange([commands])
-        if not done.committed:
+        commands.append(COMMIT)
+        done = await self._run(commands)
+        if len(done.rows) < len(commands):
             failed = calls[len(done.rows) - 3] if 3 <= len(done.rows) < len(calls) + 3 else None
-            raise self._refusal(done, failed, writes=False)
+            raise self._refusal(done, failed)
         snapshot = done.rows[2][0] or b""
         return Reading(snapshot.decode(), [row[0] for row in done.rows[3:-1]])
 
     async def snapshot(self) -> str:
         """`pg_current_snapshot()` as text. Raises Refusal."""
-        return (await self.ask(_SNAPSHOT)).decode()
+        return (await self.ask(_SNAPSHOT.statement)).decode()
 
     async def ask(self, statement: Statement, parameters: Sequence[bytes | None] = ()) -> bytes:
         """Run one statement of the engine's own as the authenticator; its first value, empty for NULL. Or a Refusal."""
-        (done,) = await self._exchange([[Command(statement, parameters)]])
-        if not done.committed:
-            raise self._refusal(done, None, writes=False)
+        done = await self._run([Command(statement, parameters)])
+        if not done.finished or done.error is not None:
+            raise self._refusal(done, None)
         return (done.rows[0] or (None,))[0] or b""
 
     async def signatures(self, schemas: Sequence[str]) -> list[Signature]:
         """The functions of these schemas. Raises Refusal."""
         return read_signatures(await self.ask(_SIGNATURES, (msgspec.json.encode(schemas),)))
 
-    async def transaction(self, commands: Sequence[Command]) -> list[tuple[bytes | None, ...]]:
+    async def transaction(self, commands: Sequence[Command]) -> list[Row]:
         """Run statements of the engine's own in one transaction; their first rows. Raises Refusal."""
-        (done,) = await self._exchange([commands])
-        if not done.committed:
-            raise self._refusal(done, None, writes=True)
-        return done.rows
+        done = await self._run([BEGIN, *commands, COMMIT])
+        if done.unknown(len(commands) + 1):
+            raise Refusal("LC211")
+        if len(done.rows) < len(commands) + 2:
+            raise self._refusal(done, None)
+        return done.rows[1:-1]
 
-    async def _exchange(self, segments: Sequence[Sequence[Command]]) -> list[Segment]:
+    async def _run(self, commands: Sequence[Command]) -> Outcome:
         async with self._pool.connection() as connection:
             try:
-                return await run(connection, segments, self._wait_max_s)
+                return await run(connection, commands, self._wait_max_s)
             except NotSent:
                 raise Refusal("LC202") from None
 
     async def _stored(self, key: Key) -> Answer:
         """What the first call with this key was answered."""
-        done, where = await self._exchange([[Command(_STORED, key.names())], [Command(_POSITION)]])
-        if not done.committed:
-            raise self._refusal(done, None, writes=False)
+        done = await self._run([Command(_STORED, key.names()), _POSITION])
+        if not done.rows:
+            raise self._refusal(done, None)
         value = done.rows[0][0]
         if value is None:
             # It was there a moment ago: the purge has taken it. Asking again applies the call anew.
             raise Refusal("LC210")
         # The first call may have been committed without waiting for the disk, so only what is inserted is sure.
-        return Answer(value, _position(where, waits=False), replayed=True)
+        return Answer(value, await self._position(done.rows[1:], waits=False), replayed=True)
 
-    def _refusal(self, done: Segment, call: Call | None, *, writes: bool) -> Refusal:
-        if done.unknown:
-            return Refusal("LC211") if writes else Refusal("LC202")
+    async def _position(self, rows: Sequence[Row], waits: bool) -> int | None:
+        """At or after the commit, from the answer of _POSITION; it is asked again where the connection broke before."""
+        if not rows:
+            try:
+                rows = (await self._run([_POSITION])).rows
+            except Refusal:
+                return None
+        if not rows:
+            return None
+        flushed, inserted = rows[0]
+        return parse_lsn(((flushed if waits else inserted) or b"").decode())
+
+    def _refusal(self, done: Outcome, call: Call | None) -> Refusal:
         if done.error is None:
             return Refusal("LC202")
         return refusal_of(done.error, self._codes, call)
-
-
-def _sqlstate(segment: Segment) -> str:
-    return "" if segment.error is None or segment.unknown else (segment.error.sqlstate or "")
-
-
-def _position(segment: Segment, waits: bool) -> int | None:
-    if not segment.committed:
-        return None
-    flushed, inserted = segment.rows[0]
-    return parse_lsn(((flushed if waits else inserted) or b"").decode())

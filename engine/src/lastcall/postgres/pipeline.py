@@ -1,20 +1,20 @@
 """Statements that travel together: one write, one wait, all results.
 
 The layer below psycopg's cursors (libpq's pipeline mode on the connection's own `pgconn`), because a call is worth
-measuring: role, claims, limits, function, commit and position cost one round trip and no object per statement.
+measuring: limits, role, claims, function, commit and position cost one round trip and no object per statement.
 
 Promises:
 
-* The statements of a segment are one transaction: PostgreSQL commits it at the segment's end (Sync) and rolls it back
-  whole when one of them fails ("Extended Query", "Pipelining" in the PostgreSQL documentation).
-* Segments run one after the other; a failed one does not keep the next from running.
+* The commands run in order; the first that fails keeps the rest from running ("Pipelining" in the PostgreSQL
+  documentation). Without `begin` among them they are one transaction.
 * Named statements are prepared once per connection, unnamed ones each time.
-* Whatever happens, the connection is either ready for the next user afterwards, or closed.
+* Whatever happens, the connection is outside a transaction and ready for the next user afterwards, or closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -25,8 +25,14 @@ from psycopg import pq
 PREPARED_MAX: Final = 1_000
 """Statements prepared on one connection; what comes after them is parsed each time."""
 
-_OK: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
+_COMMAND_OK: Final = int(pq.ExecStatus.COMMAND_OK)
+_TUPLES_OK: Final = int(pq.ExecStatus.TUPLES_OK)
+_PIPELINE_SYNC: Final = int(pq.ExecStatus.PIPELINE_SYNC)
+_BAD: Final = int(pq.ConnStatus.BAD)
+_IDLE: Final = int(pq.TransactionStatus.IDLE)
+
 Connection = psycopg.AsyncConnection[Any]
+Row = tuple[bytes | None, ...]
 
 
 class Statement(NamedTuple):
@@ -43,35 +49,37 @@ class Command(NamedTuple):
     parameters: Sequence[bytes | None] = ()
 
 
-class Segment(NamedTuple):
-    """What became of one segment.
+BEGIN: Final = Command(Statement(b"begin", b"lastcall_begin"))
+BEGIN_READING: Final = Command(
+    Statement(b"begin isolation level repeatable read, read only", b"lastcall_begin_reading")
+)
+COMMIT: Final = Command(Statement(b"commit", b"lastcall_commit"))
+_ROLLBACK: Final = Command(Statement(b"rollback", b"lastcall_rollback"))
+
+
+class Outcome(NamedTuple):
+    """What became of the commands.
 
     rows: of each command that succeeded, in order, its first row as text (empty where it has none).
     error: what PostgreSQL said about the first command that did not; None when there was no such command.
-    finished: whether PostgreSQL has answered the segment to its end.
-    complete: whether every command has succeeded, so that only the end was missing.
+    finished: whether PostgreSQL has answered everything; if not, the connection has broken.
     """
 
-    rows: list[tuple[bytes | None, ...]]
+    rows: list[Row]
     error: psycopg.Error | None
     finished: bool
-    complete: bool
 
-    @property
-    def committed(self) -> bool:
-        """True when it certainly was."""
-        return self.finished and self.error is None
+    def unknown(self, place: int) -> bool:
+        """Whether nobody can say if the command at `place`, a COMMIT, took effect: the connection broke first.
 
-    @property
-    def unknown(self) -> bool:
-        """True when it may have been committed or not: the connection ended and PostgreSQL had refused nothing.
-
-        An ERROR rolls back. A FATAL instead of a command's result does, too; one that came after the last result may
-        have met the transaction behind its commit.
+        An ERROR rolls back. So does a FATAL that came instead of an earlier command's result; one that came instead of
+        the COMMIT's may have met the transaction behind its commit.
         """
-        if self.finished:
+        if self.finished or len(self.rows) > place:
             return False
-        return self.error is None or (self.complete and self.error.diag.severity_nonlocalized != "ERROR")
+        if self.error is None:
+            return True
+        return len(self.rows) == place and self.error.diag.severity_nonlocalized != "ERROR"
 
 
 class NotSent(Exception):
@@ -81,78 +89,95 @@ class NotSent(Exception):
 _prepared: WeakKeyDictionary[Connection, set[bytes]] = WeakKeyDictionary()
 
 
-async def run(connection: Connection, segments: Sequence[Sequence[Command]], wait_max_s: float) -> list[Segment]:
-    """Run the segments in one round trip; one Segment for each.
+async def run(connection: Connection, commands: Sequence[Command], wait_max_s: float) -> Outcome:
+    """Run the commands in one round trip; a second one rolls back where a command after a `begin` has failed.
 
-    Raises NotSent. A connection that breaks later is no exception: the segments it left open are not `finished`. After
+    Raises NotSent. A connection that breaks later is no exception but an Outcome that is not `finished`. After
     `wait_max_s`, and when the caller is cancelled, the connection is closed.
     """
     pgconn = connection.pgconn
+    outcome = await _exchange(connection, commands, wait_max_s)
+    if outcome.finished and pgconn.transaction_status != _IDLE:
+        # Where it breaks in between, the refusal stands, and the pool gets a closed connection.
+        with contextlib.suppress(NotSent):
+            await _exchange(connection, (_ROLLBACK,), wait_max_s)
+    return outcome
+
+
+async def _exchange(connection: Connection, commands: Sequence[Command], wait_max_s: float) -> Outcome:
+    pgconn = connection.pgconn
+    prepared = _prepared.get(connection)
+    if prepared is None:
+        prepared = _prepared[connection] = set()
     try:
         pgconn.enter_pipeline_mode()
     except psycopg.Error:
         pgconn.finish()
         raise NotSent from None
-    exchange = _Exchange(pgconn, _prepared.setdefault(connection, set()), segments)
-    whole = False
+    exchange = _Exchange(pgconn, prepared, wait_max_s)
     try:
-        exchange.start()
-        async with asyncio.timeout(wait_max_s):
-            await exchange.ended
-        whole = exchange.whole
-    except (TimeoutError, psycopg.Error):
+        exchange.start(commands)
+        await exchange.ended
+    except psycopg.Error:
+        # What came before the break has been read and still counts.
         pass
     finally:
         exchange.leave()
-        if whole:
+        if exchange.whole:
             pgconn.exit_pipeline_mode()
         else:
             pgconn.finish()
-    return exchange.segments()
+    return exchange.outcome()
 
 
 class _Exchange:
     """One write and the reading of its results, driven by the loop's readiness callbacks."""
 
-    def __init__(self, pgconn: pq.abc.PGconn, prepared: set[bytes], segments: Sequence[Sequence[Command]]) -> None:
+    __slots__ = (
+        "_expected",
+        "_loop",
+        "_pgconn",
+        "_prepared",
+        "_results",
+        "_socket",
+        "_timer",
+        "_writing",
+        "ended",
+        "whole",
+    )
+
+    def __init__(self, pgconn: pq.abc.PGconn, prepared: set[bytes], wait_max_s: float) -> None:
         self._pgconn = pgconn
         self._prepared = prepared
-        self._commands = segments
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._socket = pgconn.socket
-        self._results: list[list[pq.abc.PGresult]] = [[]]
-        self._expected: list[list[bytes | None]] = []
-        self._left = len(segments)
+        self._results: list[pq.abc.PGresult] = []
+        # Of each result: the name of the statement that it prepares, None for a command's own.
+        self._expected: list[bytes | None] = []
         self._writing = False
-        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.whole = False
+        self._timer = loop.call_later(wait_max_s, self._end)
 
-    @property
-    def whole(self) -> bool:
-        """Whether every segment has been answered."""
-        return not self._left
-
-    def start(self) -> None:
+    def start(self, commands: Sequence[Command]) -> None:
         """Send. Raises psycopg.Error when the connection breaks meanwhile."""
-        for segment in self._commands:
-            self._expected.append([name for command in segment for name in self._send(command)])
-            self._pgconn.pipeline_sync()
+        pgconn, prepared, expected = self._pgconn, self._prepared, self._expected
+        for (text, name), parameters in commands:
+            if name in prepared:
+                pgconn.send_query_prepared(name, parameters)
+            elif not name or len(prepared) >= PREPARED_MAX:
+                pgconn.send_query_params(text, parameters)
+            else:
+                pgconn.send_prepare(name, text)
+                expected.append(name)
+                # Counted at once, so that a statement used twice in one exchange is prepared once.
+                prepared.add(name)
+                pgconn.send_query_prepared(name, parameters)
+            expected.append(None)
+        # Reading begins before writing ends, so that neither side waits for the other with full buffers.
         self._loop.add_reader(self._socket, self._readable)
+        pgconn.pipeline_sync()
         self._flush()
-
-    def _send(self, command: Command) -> list[bytes | None]:
-        """Queue a command; which result is the preparation of which name (None: a command's own)."""
-        (text, name), parameters = command
-        if name in self._prepared:
-            self._pgconn.send_query_prepared(name, parameters)
-            return [None]
-        if not name or len(self._prepared) >= PREPARED_MAX:
-            self._pgconn.send_query_params(text, parameters)
-            return [None]
-        self._pgconn.send_prepare(name, text)
-        self._pgconn.send_query_prepared(name, parameters)
-        # Counted at once, so that a statement used twice in one exchange is prepared once.
-        self._prepared.add(name)
-        return [name, None]
 
     def _flush(self) -> None:
         try:
@@ -167,24 +192,23 @@ class _Exchange:
         self._writing = more
 
     def _readable(self) -> None:
-        pgconn = self._pgconn
+        pgconn, results = self._pgconn, self._results
         broken = False
         try:
             pgconn.consume_input()
         except psycopg.Error:
             # What came before the break has been read and still counts.
             broken = True
-        while self._left and not pgconn.is_busy():
+        while not self.whole and not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
-                if broken or pgconn.status == pq.ConnStatus.BAD:
+                if broken or pgconn.status == _BAD:
                     break
-            elif result.status == pq.ExecStatus.PIPELINE_SYNC:
-                self._left -= 1
-                self._results.append([])
+            elif result.status == _PIPELINE_SYNC:
+                self.whole = True
             else:
-                self._results[-1].append(result)
-        if not self._left or broken or pgconn.status == pq.ConnStatus.BAD:
+                results.append(result)
+        if self.whole or broken or pgconn.status == _BAD:
             self._end()
 
     def _end(self) -> None:
@@ -193,35 +217,44 @@ class _Exchange:
 
     def leave(self) -> None:
         """Let go of the socket."""
+        self._timer.cancel()
         self._loop.remove_reader(self._socket)
         if self._writing:
             self._loop.remove_writer(self._socket)
 
-    def segments(self) -> list[Segment]:
-        """What was received, by segment."""
-        found = []
-        for place in range(len(self._commands)):
-            expected = self._expected[place] if place < len(self._expected) else []
-            results = self._results[place] if place < len(self._results) else []
-            found.append(self._segment(expected, results, place < len(self._results) - 1))
-        return found
-
-    def _segment(self, expected: Sequence[bytes | None], results: Sequence[pq.abc.PGresult], finished: bool) -> Segment:
-        rows: list[tuple[bytes | None, ...]] = []
+    def outcome(self) -> Outcome:
+        """What was received."""
+        rows: list[Row] = []
         error: psycopg.Error | None = None
         good = 0
-        for place, result in enumerate(results):
-            name = expected[place] if place < len(expected) else None
-            if result.status in _OK:
-                good += 1
-                if name is None:
-                    rows.append(_row(result))
-                continue
-            if error is None and result.error_field(pq.DiagnosticField.SQLSTATE) is not None:
-                error = psycopg.errors.error_from_result(result)
-        self._prepared.difference_update(name for name in expected[good:] if name is not None)
-        return Segment(rows, error, finished, good == len(expected) > 0)
+        for name, result in zip(self._expected, self._results, strict=False):
+            status = result.status
+            if status == _TUPLES_OK:
+                rows.append(_row(result))
+            elif status != _COMMAND_OK:
+                break
+            elif name is None:
+                rows.append(())
+            good += 1
+        if good < len(self._expected):
+            self._prepared.difference_update(name for name in self._expected[good:] if name is not None)
+            error = _error(self._results[good:])
+        # One may be left over: what failed at the very end, a constraint that is checked at commit.
+        elif len(self._results) > good:
+            error = _error(self._results[good:])
+        return Outcome(rows, error, self.whole)
 
 
-def _row(result: pq.abc.PGresult) -> tuple[bytes | None, ...]:
-    return tuple(result.get_value(0, column) for column in range(result.nfields)) if result.ntuples else ()
+def _row(result: pq.abc.PGresult) -> Row:
+    if not result.ntuples:
+        return ()
+    value = result.get_value
+    return tuple([value(0, column) for column in range(result.nfields)])
+
+
+def _error(results: Sequence[pq.abc.PGresult]) -> psycopg.Error | None:
+    """The first that PostgreSQL itself has said; a broken connection is libpq's own, without a SQLSTATE."""
+    for result in results:
+        if result.error_field(pq.DiagnosticField.SQLSTATE) is not None:
+            return psycopg.errors.error_from_result(result)
+    return None
