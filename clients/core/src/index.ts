@@ -3,6 +3,7 @@ export { Client, type Bookmark, type ClientOptions } from "./client.ts";
 export type { Beginning, ChannelEvent, ChannelGone, ChannelListener } from "./subscription.ts";
 export type { Phase, Status } from "./source.ts";
 export type { Answer, CallOptions } from "./batch.ts";
+export { invalidateBy } from "./freshness.ts";
 export { Cache, type CacheOptions, type CacheRead } from "./cache.ts";
 export {
   browserEnvironment,

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Cache } from "../src/cache.ts";
 import { Client, type ClientOptions } from "../src/client.ts";
 import { browserEnvironment } from "../src/environment.ts";
+import { invalidateBy } from "../src/freshness.ts";
 import { isObject, type Json } from "../src/json.ts";
 import type { ChannelListener } from "../src/subscription.ts";
 import type { TransportName } from "../src/transports/transport.ts";
@@ -298,6 +300,27 @@ describe("choice of the transport", () => {
     await until(() => one.status.problem !== undefined, "a problem");
     expect(one.status.problem).toMatchObject({ code: "malformed" });
   });
+});
+
+test("events make what was cached old: by tag, by channel, and all of it when something may have been missed", async () => {
+  const cache = new Cache({ environment: { now: () => 0, storage: undefined }, name: "test" });
+  const load = (): Promise<number> => Promise.resolve(1);
+  const fill = async (): Promise<void> => {
+    await cache.read("board", { ttl_ms: 100, tags: ["a:1"], load });
+    await cache.read("row:7", { ttl_ms: 100, tags: ["a:1", "row:7"], load });
+  };
+  const kept = (): boolean[] => ["board", "row:7"].map((key) => cache.peek(key) !== undefined);
+  const one = client();
+  invalidateBy(one, "a:1", cache, (change) => ("data" in change ? [`row:${String(change.data)}`] : []));
+  await live(one);
+  await fill();
+  server.publish(["a:1"], "n", 7);
+  await until(() => !kept()[1], "the row is forgotten");
+  expect(kept()).toEqual([true, false]);
+  await fill();
+  server.publish(["a:1"], "reset", { channels: ["a:1"], reason: "truncate" });
+  await until(() => !kept()[0], "all is forgotten");
+  expect(kept()).toEqual([false, false]);
 });
 
 test("a listener that throws is reported and stops nobody", async () => {
