@@ -33,7 +33,7 @@ def _measured(samples: Samples, row: Row) -> str:
 
 
 def lines(samples: Samples, rows: Iterable[Row], *, judged: bool = True) -> list[str]:
-    """The table in Markdown; a row with several targets takes several lines. judged: whether targets were to be reached."""
+    """The table in Markdown; a row with several targets takes several lines. judged: whether targets were to be met."""
     found = list(HEAD)
     for row in rows:
         if not row.targets:

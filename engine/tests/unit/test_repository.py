@@ -6,6 +6,7 @@ import ast
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ FILE_BYTES_MAX = 1 << 20
 CODE = {".py", ".ts", ".tsx", ".sql", ".c", ".h", ".sh", ".css"}
 LOCKS = {"uv.lock", "package-lock.json"}
 BINARY = {".png", ".ico", ".woff2"}
+
+PAGES_BUILT = ROOT / "apps" / "torncat" / "src" / "torncat" / "web"
+PRODUCTS = {
+    *(".git", ".venv", ".tools", ".node", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache"),
+    *(".import_linter_cache", "node_modules", "dist", "build", "data", "test-results", "__pycache__"),
+}
 
 # Written in pieces, so that this page does not break its own rule.
 MACHINE_PATHS = re.compile(r"(?:^|[^A-Za-z0-9_./-])/(?:wo" r"rk|ro" r"ot|fa" r"rm|tmp/bash" r"_jobs)/")
@@ -38,15 +45,15 @@ _TEST_BLOCK = re.compile(r"^\s*describe\b")
 
 
 def files() -> list[Path]:
-    """What git tracks, and what it would track; elsewhere (an unpacked archive) every file that is no product."""
-    if (ROOT / ".git").exists():
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-        return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
-    skipped = {".venv", ".tools", ".node", "node_modules", "dist", "build", "data", ".demo"}
+    """What git tracks and what it would track; without git, or in an archive, every file that is no product."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        asked = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+        if asked.returncode == 0:
+            return [ROOT / name for name in asked.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
     found = []
     for folder, names, entries in os.walk(ROOT):
-        names[:] = [name for name in names if name not in skipped and not name.startswith(".")]
+        names[:] = [name for name in names if name not in PRODUCTS and Path(folder, name) != PAGES_BUILT]
         found += [Path(folder, entry) for entry in entries]
     return found
 
