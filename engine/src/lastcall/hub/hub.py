@@ -214,7 +214,7 @@ class Hub:
         joiner.subscriber = subscriber
         joiner.target = interest = self._interests.of(joiner.encoding, subscriber.channels.union(joiner.starts))
         if interest.pending:
-            interest.joining.append(joiner)
+            interest.joining = [*interest.joining, joiner]
             return False
         self._admit(joiner)
         return True
@@ -375,14 +375,24 @@ class Hub:
             self._flush_due = None
         began = self._now()
         dirty, self._dirty = self._dirty, []
+        most = self._config.flush_max_bytes
+        deliveries = delivered_bytes = 0
         for interest in dirty:
-            if interest.pending:
-                self._write(interest)
+            pending = interest.pending
+            if pending:
+                data = pending[0] if len(pending) == 1 else b"".join(pending)
+                if len(data) > most and not interest.joining:
+                    self._write_a_part(interest, len(data))
+                    continue
+                interest.pending = []
+                members = len(interest.members)
+                deliveries += len(pending) * members
+                delivered_bytes += len(data) * members
+                interest.write(data)
             if interest.joining:
-                joining, interest.joining = interest.joining, []
-                for joiner in joining:
-                    self._admit(joiner)
-                    joiner.admitted()
+                self._admit_all(interest)
+        self._meter.deliveries += deliveries
+        self._meter.delivered_bytes += delivered_bytes
         self._waiting.wake()
         ended = self._now()
         self._quiet_until = ended + min(ended - began, self._config.flush_wait_max_ms / 1000)
@@ -401,15 +411,9 @@ class Hub:
         self._meter.history_events = self.history.events
         self._meter.history_bytes = self.history.kept_bytes
 
-    def _write(self, interest: Interest) -> None:
-        """Write what is pending; where that is more than a flush may be, a part of it, and come again."""
+    def _write_a_part(self, interest: Interest, left: int) -> None:
+        """Write as much as a flush may be of `left` pending bytes, more only where too many wait, and come again."""
         pending = interest.pending
-        data = pending[0] if len(pending) == 1 else b"".join(pending)
-        left = len(data)
-        if left <= self._config.flush_max_bytes or interest.joining:
-            self._hand_out(interest, len(pending), data)
-            interest.pending = []
-            return
         while pending:
             count = len(pending)
             part = interest.take(self._config.flush_max_bytes)
@@ -450,6 +454,13 @@ class Hub:
         self.history.expire()
 
     # Membership
+
+    def _admit_all(self, interest: Interest) -> None:
+        """Those who waited until what was pending is written."""
+        joining, interest.joining = interest.joining, ()
+        for joiner in joining:
+            self._admit(joiner)
+            joiner.admitted()
 
     def _admit(self, joiner: Joiner) -> None:
         """The last piece of history and the membership, in one turn."""

@@ -7,8 +7,9 @@ delivering channel by channel would let a listener's cursor run past an event th
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lastcall.errors import Code
@@ -71,18 +72,18 @@ class Interest:
         self.channels = channels
         self.members: dict[Subscriber, Writer] = {}
         self.pending: list[bytes] = []
-        self.joining: list[Joiner] = []
+        self.joining: Sequence[Joiner] = ()
 
     def write(self, data: bytes) -> None:
         """Hand `data` to every member. One whose connection is gone without the hub knowing is passed over."""
-        writers = iter(tuple(self.members.values()))
-        while True:
-            try:
-                for write in writers:
+        at = -1
+        try:
+            for at, write in enumerate(self.members.values()):  # noqa: B007 (where it failed is needed below)
+                write(data)
+        except (OSError, RuntimeError):
+            for write in tuple(self.members.values())[at + 1 :]:
+                with contextlib.suppress(OSError, RuntimeError):
                     write(data)
-                return
-            except (OSError, RuntimeError):
-                continue  # the same iterator goes on behind the one that failed
 
     def take(self, most_bytes: int) -> bytes:
         """Remove from `pending` what fits in `most_bytes`, at least one event, and return it joined."""
