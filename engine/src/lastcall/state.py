@@ -168,11 +168,15 @@ class Reader:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            if len(self._feed.unseen):
-                try:
-                    self._feed.unseen.seen(await self._caller.snapshot())
-                except Refusal as refusal:
-                    _log.debug("unseen not swept", code=refusal.code.number)
+            try:
+                await self._look()
+            except Refusal as refusal:
+                _log.debug("unseen not swept", code=refusal.code.number)
+
+    async def _look(self) -> None:
+        """Forget what is visible by now."""
+        if len(self._feed.unseen):
+            self._feed.unseen.seen(await self._caller.snapshot())
 
     def _authorize(self, name: str) -> Call:
         _, channel, fields = find_channel(self._apps, name)
