@@ -66,9 +66,9 @@ def row(*values: object) -> bytes:
     return b"".join(parts)
 
 
-def begin(commit_lsn: int, xid: int = 700) -> bytes:
+def begin(commit_lsn: int, xid: int = 700, time_us: int = 0) -> bytes:
     """B."""
-    return b"B" + struct.pack(">QqI", commit_lsn, 0, xid)
+    return b"B" + struct.pack(">QqI", commit_lsn, time_us, xid)
 
 
 def commit(commit_lsn: int, end_lsn: int) -> bytes:
@@ -186,7 +186,7 @@ def test_transaction_of_nobodys_interest_moves_the_head() -> None:
     bench = Bench()
     assert bench.transaction(insert(OTHER, 1), message("foreign")) == []
     assert bench.assembly.head_lsn == 108
-    assert bench.assembly.last == Mark(100, 108, 700)
+    assert bench.assembly.last == Mark(100, 700, 0)
 
 
 def test_message_outside_of_transactions_is_nothing() -> None:
@@ -337,11 +337,15 @@ def test_what_commits_at_the_head_is_new() -> None:
     assert [event.position for event in events(finished)] == [Position(EPOCH, 148, 2)]
 
 
-@pytest.mark.parametrize("sends", [[begin(150, 701)], [begin(100, 701)], [b"k"]], ids=["later", "other", "passed"])
+@pytest.mark.parametrize(
+    "sends",
+    [[begin(150, 701)], [begin(100, 701)], [begin(100, 700, 1)], [b"k"]],
+    ids=["later", "other", "same at another time", "passed"],
+)
 def test_another_history_is_noticed(sends: list[bytes]) -> None:
     """Where the transaction that was delivered last does not come again, the log is another one."""
     bench = Bench()
-    bench.assembly.restart(EPOCH, 108, Mark(100, 108, 700), Mark(100, 108, 700))
+    bench.assembly.restart(EPOCH, 108, Mark(100, 700, 0), Mark(100, 700, 0))
     with pytest.raises(Diverged):
         for each in sends:
             if each == b"k":

@@ -60,11 +60,12 @@ class Reset(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A transaction that was delivered: it must be found again where it was."""
+    """A transaction that was delivered: it must be found again where it was. A restored copy that goes on like the
+    original has the same addresses and ids; the microsecond differs."""
 
     commit_lsn: int
-    end_lsn: int
     xid: int
+    commit_time_us: int
 
 
 Finished: TypeAlias = Transaction | Reset
@@ -221,7 +222,7 @@ class Assembly:
             raise DecodeError("a transaction begins within another")
         expected = self._expected
         if expected is not None and message.commit_lsn >= expected.commit_lsn:
-            if (message.commit_lsn, message.xid) != (expected.commit_lsn, expected.xid):
+            if Mark(message.commit_lsn, message.xid, message.commit_time_us) != expected:
                 raise Diverged("another transaction stands where the one that was delivered last was")
             self._expected = None
         # The head S.0 means "everything that commits before S": what commits at S is new (it can, where one
@@ -254,7 +255,7 @@ class Assembly:
             self._meter.feed_resets += len(resets) + len(current.overflowed)
         self._meter.feed_transactions += 1
         self.head_lsn = message.end_lsn
-        self.last = Mark(message.commit_lsn, message.end_lsn, current.begin.xid)
+        self.last = Mark(message.commit_lsn, current.begin.xid, message.commit_time_us)
 
     def _within_limits(self, current: _Open) -> list[Event]:
         """The events without those of overflowed channels, for which a reset each comes last."""

@@ -52,6 +52,7 @@ from lastcall.position import Position, parse_lsn
 RECONNECT_WAIT_MIN_S: Final = 0.05
 SLOT_POLL_S: Final = 0.1
 CATCH_UP_POLL_S: Final = 0.05
+STOP_WAIT_MAX_S: Final = 0.8
 WINDOW_OF_KEEP: Final = 4
 """The window takes at most this part of max_slot_wal_keep_size: a quarter."""
 _MEGABYTE: Final = 1 << 20
@@ -72,8 +73,7 @@ class WalFeed:
         self._url = url
         self._watches = tuple(watches)
         self._meter = meter
-        self._session = Session(url, config)
-        self._surroundings = Surroundings(self._session, config, self._watches, meter, self._learn)
+        self._surroundings = Surroundings(url, config, self._watches, meter, self._learn)
         self._assembly = Assembly(config, self._watches, meter, self._surroundings.look_soon)
         self._window: Window | None = None
         self._walsender: Walsender | None = None
@@ -126,7 +126,6 @@ class WalFeed:
                 await asyncio.sleep(SLOT_POLL_S * random.uniform(0.5, 1.0))  # noqa: S311 (jitter, not a secret)
         except BaseException as error:
             await self._disconnect()
-            await self._session.close()
             meaning = _meaning(error)
             if meaning is not None:
                 raise meaning from None
@@ -147,12 +146,13 @@ class WalFeed:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            # Bounded: a question to a server that does not answer takes the driver seconds to give up.
+            await asyncio.wait(tasks, timeout=STOP_WAIT_MAX_S)
         if self._streaming():
             with contextlib.suppress(psycopg.Error):
                 self._send_status(ask=False)
         await self._disconnect()
-        await self._session.close()
 
     # Connecting
 
@@ -161,9 +161,16 @@ class WalFeed:
 
     async def _connect(self) -> None:
         """From nothing to streaming; the sink has been told of the epoch."""
-        source = parse_source(await self._session.ask("select lastcall.feed_source(%s)", self._config.slot))
+        session = Session(self._url, self._config)
+        try:
+            await self._connect_with(session)
+        finally:
+            session.close()
+
+    async def _connect_with(self, session: Session) -> None:
+        source = parse_source(await session.ask("select lastcall.feed_source(%s)", self._config.slot))
         source.check(self._config.slot)
-        catalog = await self._surroundings.read_catalog()
+        catalog = await self._surroundings.read_catalog(session)
         if catalog.publication is None or self._surroundings.catalog is None:
             # Later a broken watch must not keep the others from being heard.
             verify(self._watches, catalog)
@@ -173,7 +180,7 @@ class WalFeed:
         walsender = await Walsender.connect(self._url, self._config)
         try:
             taken = await take(
-                self._session,
+                session,
                 walsender,
                 self._config.slot,
                 source,
@@ -194,9 +201,9 @@ class WalFeed:
         self._heard_at = time.monotonic()
         self._ended.clear()
         walsender.listen(self._turn)
-        await self._surroundings.mark()
+        await self._surroundings.mark(session)
         if self._caught_up_lsn is None:
-            self._caught_up_lsn = parse_lsn(await self._session.ask("select pg_current_wal_flush_lsn()::text"))
+            self._caught_up_lsn = parse_lsn(await session.ask("select pg_current_wal_flush_lsn()::text"))
         if self._streaming():
             self._send_status(ask=True)
 
@@ -258,7 +265,6 @@ class WalFeed:
         while True:
             await self._ended.wait()
             await self._disconnect()
-            await self._session.close()
             attempt = 0
             refused = ""
             while not self._streaming():

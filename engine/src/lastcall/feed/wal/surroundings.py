@@ -35,14 +35,14 @@ class Surroundings:
 
     def __init__(
         self,
-        session: Session,
+        url: str,
         config: Config,
         watches: Sequence[Watch],
         meter: Meter,
         on_catalog: Callable[[Catalog], None],
     ) -> None:
         self.catalog: Catalog | None = None
-        self._session = session
+        self._session = Session(url, config)
         self._config = config
         self._watches = tuple(watches)
         self._meter = meter
@@ -50,22 +50,20 @@ class Surroundings:
         self._due = asyncio.Event()
         self._unsettled = False
 
-    async def read_catalog(self) -> Catalog:
+    async def read_catalog(self, session: Session) -> Catalog:
         """The catalog as it is now; it is not taken over yet. Raises psycopg.Error."""
-        answer = await self._session.ask(
-            "select lastcall.feed_catalog(%s, %s)", self._config.slot, asked_for(self._watches)
-        )
+        answer = await session.ask("select lastcall.feed_catalog(%s, %s)", self._config.slot, asked_for(self._watches))
         return Catalog.parse(answer)
 
     def fingerprints(self, catalog: Catalog) -> str:
         """What each kind of channel is made from, as JSON."""
         return msgspec.json.encode(fingerprints(self._watches, catalog)).decode()
 
-    async def mark(self) -> None:
+    async def mark(self, session: Session) -> None:
         """Put a reset into the stream for each kind of channel that has changed since it was last marked (and once more
         when the transactions that were open at the change of the publication have ended). Raises psycopg.Error."""
         assert self.catalog is not None
-        answer = await self._session.ask(
+        answer = await session.ask(
             "select lastcall.mark_watches(%s, %s)", self._config.slot, self.fingerprints(self.catalog)
         )
         self._unsettled = not answer["settled"]
@@ -75,7 +73,13 @@ class Surroundings:
         self._due.set()
 
     async def run(self, streaming: Callable[[], bool], unseen: Unseen) -> None:
-        """Ask for as long as the node lives. streaming: whether there is a slot to ask about."""
+        """Ask until cancelled. streaming: whether there is a slot to ask about."""
+        try:
+            await self._ask_on(streaming, unseen)
+        finally:
+            self._session.close()
+
+    async def _ask_on(self, streaming: Callable[[], bool], unseen: Unseen) -> None:
         looked_at = time.monotonic()
         unanswered = ""
         while True:
@@ -92,7 +96,7 @@ class Surroundings:
                     self._due.clear()
                     await self._check_catalog()
                 elif self._unsettled:
-                    await self.mark()
+                    await self.mark(self._session)
                 await self._look(unseen)
                 unanswered = ""
             except Exception as error:
@@ -107,11 +111,11 @@ class Surroundings:
         self._meter.slot_retained_bytes = int(pulse["retained_bytes"] or 0)
 
     async def _check_catalog(self) -> None:
-        catalog = await self.read_catalog()
+        catalog = await self.read_catalog(self._session)
         for problem in problems(self._watches, catalog, published=True):
             self._meter.alarm("watch_broken")
             _log.error("a watch is broken", problem=str(problem))
         if catalog != self.catalog:
             self.catalog = catalog
             self._on_catalog(catalog)
-            await self.mark()
+            await self.mark(self._session)
