@@ -331,7 +331,7 @@ def test_below_a_closed_folder(start: Callable[[Path], Embedded], monkeypatch: p
     if os.geteuid() != 0:
         pytest.skip("only root runs PostgreSQL as another account")
     closed = Path(tempfile.mkdtemp(prefix="lastcall-closed-"))
-    private = Path(tempfile.mkdtemp(prefix="lastcall-private-"))
+    private = Path(tempfile.mkdtemp(prefix="lastcall-private-", dir="/var/lib"))  # /tmp may forbid programs
     private.chmod(0o711)
     original = installation.bundled()
     for part in original.parts:
