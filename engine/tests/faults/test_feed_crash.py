@@ -338,6 +338,24 @@ async def test_database_restored_from_a_file_copy_begins_a_new_epoch(make_server
         await check_new_epoch(feeding, database)
 
 
+async def test_copy_restored_while_nobody_reads_begins_a_new_epoch(make_server: MakeServer) -> None:
+    """The copy comes back while no feed runs, and nobody remembers how far the log was: the age of the data folder's
+    files tells, and a plain restart of the original is not mistaken for it."""
+    server = make_server(DURABLE)
+    database = application(server)
+    epochs = []
+    for action in ("begin", "restart", "restore", "restart"):
+        if action != "begin":
+            await asyncio.to_thread(server.stop, "fast")
+            if action == "restore":
+                restore(server, copied(server))
+            await asyncio.to_thread(server.start)
+        async with Feeding(database, [NOTE]) as feeding:
+            epochs += feeding.sink.epochs
+            assert feeding.meter.alarms.get("epoch", 0) == (action == "restore")
+    assert epochs[0] == epochs[1] != epochs[2] == epochs[3]
+
+
 async def past(server: PostgresServer, database: Database, head: int) -> None:
     """Write until the log is longer than `head`, where the feed does not look."""
     server.port = free_port()

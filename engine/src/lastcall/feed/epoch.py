@@ -25,7 +25,8 @@ def new_epoch() -> str:
 
 
 class EpochRow(msgspec.Struct, frozen=True):
-    """A row of `lastcall.epoch`, and the publication that it began with."""
+    """A row of `lastcall.epoch`, and what it began with: the publication, and the data folder (birth), which is another
+    one now where birth_now differs; None where that cannot be known."""
 
     epoch: str
     system_identifier: str
@@ -33,6 +34,8 @@ class EpochRow(msgspec.Struct, frozen=True):
     slot: str
     consistent_point: str
     publication: int | None = None
+    birth: str | None = None
+    birth_now: str | None = None
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -121,6 +124,7 @@ def why_new(
         "other_system": row.system_identifier != identity.system_identifier,
         "other_timeline": row.timeline != identity.timeline,
         "other_publication": row.publication is not None and row.publication != publication,
+        "restored": None not in (row.birth, row.birth_now) and row.birth != row.birth_now,
         "log_behind": identity.flush_lsn < head_lsn,
         "slot_behind": slot is not None and slot.confirmed_lsn < parse_lsn(row.consistent_point),
     }

@@ -65,6 +65,9 @@ begin
         execute pg_catalog.format('grant execute on function %s to %I', emit, owner);
     end loop;
 
+    -- A data folder that was restored from a copy is known by the age of its files (lastcall.cluster_birth).
+    execute pg_catalog.format('grant execute on function pg_catalog.pg_stat_file(text) to %I', owner);
+
     -- `migrate` gives both logins their passwords. From PostgreSQL 16 on this takes CREATEROLE, which reaches no further
     -- than the roles one has the admin option for, and REPLICATION to alter a role that has it. Before 16 CREATEROLE reaches
     -- every role and yet not this one, so there a superuser sets the passwords.

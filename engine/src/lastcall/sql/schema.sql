@@ -24,6 +24,8 @@ create table lastcall.clock (
     constraint clock_pkey PRIMARY KEY (only_row),
 );
 alter table lastcall.clock enable row level security;
+create function lastcall.cluster_birth() returns text language plpgsql stable security definer set search_path=pg_catalog, pg_temp;
+grant execute on function lastcall.cluster_birth() to lastcall_replication;
 create function lastcall.current_epoch(slot text) returns jsonb language sql stable security definer set search_path=pg_catalog, pg_temp;
 grant execute on function lastcall.current_epoch(text) to lastcall_replication;
 create function lastcall.emit(prefix text, content jsonb) returns void language plpgsql volatile set search_path=pg_catalog, pg_temp;
@@ -153,6 +155,7 @@ create table lastcall.watched (
     unsettled text[] not null default '{}'::text[],
     altered_xid xid8,
     publication oid,
+    birth text,
     constraint watched_pkey PRIMARY KEY (slot),
 );
 alter table lastcall.watched enable row level security;

@@ -9,10 +9,14 @@ begin
     delete from lastcall.epoch e where e.slot = begin_epoch.slot;
     insert into lastcall.epoch (epoch, system_identifier, timeline, slot, consistent_point)
     values (begin_epoch.epoch, begin_epoch.system_identifier, begin_epoch.timeline, begin_epoch.slot, '0/0');
-    insert into lastcall.watched (slot, kinds, publication) values (
-        begin_epoch.slot, begin_epoch.kinds, (select p.oid from pg_publication p where p.pubname = begin_epoch.slot))
+    insert into lastcall.watched (slot, kinds, publication, birth) values (
+        begin_epoch.slot,
+        begin_epoch.kinds,
+        (select p.oid from pg_publication p where p.pubname = begin_epoch.slot),
+        lastcall.cluster_birth())
     on conflict on constraint watched_pkey do update set
-        kinds = excluded.kinds, publication = excluded.publication, unsettled = '{}', altered_xid = null;
+        kinds = excluded.kinds, publication = excluded.publication, birth = excluded.birth,
+        unsettled = '{}', altered_xid = null;
 end
 $$;
 comment on function lastcall.begin_epoch(text, text, integer, text, jsonb) is
