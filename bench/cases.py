@@ -203,7 +203,7 @@ def commits_detached(suite: Suite) -> Numbers:
 def calls(suite: Suite) -> Numbers:
     """Requests a second of POST /rpc."""
     with subject.lastcall(suite.database, suite.folder) as running:
-        endpoint = running.calls("sample.write_note", direct.ARGUMENTS)
+        endpoint = running.calls("sample.write_draft", direct.ARGUMENTS)
         load = suite.load(suite.scale.clients, listeners=0)
         with Generator(endpoint, load, suite.folder) as generator:
             generator.live()

@@ -58,6 +58,8 @@ class Pages(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
+        # Pages of other origins get a further header (CORS), which a cache must not leave out.
+        response.headers["Vary"] = "Origin"
         response.headers["Cache-Control"] = IMMUTABLE if "/assets/" in f"/{path}" else "no-cache"
         if response.headers.get("content-type", "").startswith("text/html"):
             response.headers["Content-Security-Policy"] = PAGE_POLICY
@@ -95,17 +97,17 @@ class Front:
             every.append(Route("/", lambda _: RedirectResponse(home), methods=["GET"]))
         origins = sorted({*config.cors_origins, *(origin for app in apps for origin in app.cors_origins)})
         inner: ASGIApp = Router(every, default=_refuse_unknown, redirect_slashes=True)
-        inner = Refusals(inner)
+        self._inner: ASGIApp = Refusals(inner)
+        self._for_pages: ASGIApp = self._inner
         if origins:
-            inner = CORSMiddleware(
-                inner,
+            self._for_pages = CORSMiddleware(
+                self._inner,
                 allow_origins=origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=list(ALLOWED_HEADERS),
                 expose_headers=list(EXPOSED_HEADERS),
                 max_age=PREFLIGHT_LIFE_S,
             )
-        self._inner = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -114,7 +116,9 @@ class Front:
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > self._url_max_bytes:
             await refuse(scope, send, Refusal("LC104"))
             return
-        await self._inner(scope, receive, send)
+        # Without an origin no page asks, and CORS has nothing to say.
+        inner = self._for_pages if b"origin" in dict(scope["headers"]) else self._inner
+        await inner(scope, receive, send)
 
 
 class ClientGone(Exception):

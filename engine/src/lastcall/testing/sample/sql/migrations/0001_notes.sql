@@ -17,3 +17,13 @@ create table sample.banned (
     primary key (subject, topic)
 );
 alter table sample.banned enable row level security;
+
+-- What is written here, nobody hears.
+create table sample.draft (
+    id bigint generated always as identity primary key,
+    topic text not null,
+    writer integer not null,
+    number integer not null,
+    body text not null
+);
+alter table sample.draft enable row level security;
