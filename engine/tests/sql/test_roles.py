@@ -36,6 +36,7 @@ insert into lastcall.idempotency (issuer, subject, function, key, hash) values (
 insert into lastcall.job_run (job, due_at) values ('j', now());
 insert into lastcall.usage (day, subject, kind, count) values (now(), 's', 'k', 1);
 select sample_api.write_note('t', 1, 1, 'b');
+select sample_api.write_draft('t', 1, 1, 'b');
 select sample_api.ban('s', 't');
 """
 
