@@ -31,7 +31,7 @@ class Admission:
 
     def __init__(self, tokens: Tokens, config: Config, usage: Usage | None = None) -> None:
         self._tokens = tokens
-        self._limit = RateLimitItemPerMinute(config.requests_per_minute_max)
+        self._limit = _PerMinute(config.requests_per_minute_max)
         self._limiter = FixedWindowRateLimiter(Windows(WINDOWS_MAX))
         self._usage = usage
 
@@ -68,6 +68,14 @@ class Admission:
                 facts={"requests_per_minute_max": self._limit.amount},
                 retry_after_s=max(1.0, ends - time.time()),
             )
+
+
+class _PerMinute(RateLimitItemPerMinute):
+    """The only limit of its storage, so that a key needs no more than who it counts for."""
+
+    def key_for(self, *identifiers: bytes | str | int | float) -> str:
+        """The one identifier."""
+        return str(identifiers[0])
 
 
 class Windows(Storage):

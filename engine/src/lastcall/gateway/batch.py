@@ -18,7 +18,7 @@ from lastcall.auth import Principal
 from lastcall.config import Config
 from lastcall.errors import Language, Refusal, language_of
 from lastcall.gateway.admission import Admission
-from lastcall.gateway.http import answer, decode, header, read_json_body
+from lastcall.gateway.http import answer, decode, headers_of, read_json_body
 from lastcall.gateway.rpc import Arguments, Rpc
 from lastcall.wire import problem
 
@@ -46,11 +46,12 @@ class BatchEndpoint:
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer one batch."""
         principal = self._admission.admit(scope, "batch")
-        members = decode(await read_json_body(scope, receive, self._body_max_bytes), _members)
+        headers = headers_of(scope)
+        members = decode(await read_json_body(headers, receive, self._body_max_bytes), _members)
         if len(members) > self._calls_max:
             raise Refusal("LC110", facts={"calls_max": self._calls_max})
         self._admission.charge(principal, scope, "batch", len(members) - 1)
-        language = language_of(header(scope, b"accept-language") or "")
+        language = language_of(headers.get(b"accept-language", b"").decode("latin-1"))
         answers = [await self._member(principal, member, language) for member in members]
         return await answer(send, 200, msgspec.json.encode(answers))
 

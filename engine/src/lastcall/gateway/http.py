@@ -10,7 +10,7 @@ Promises:
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -25,6 +25,8 @@ Decoded = TypeVar("Decoded")
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
+ONCE: Final = (b"idempotency-key", b"content-type", b"content-encoding", b"content-length")
+"""Headers of which a second one would be another request."""
 
 
 class Endpoint:
@@ -53,36 +55,48 @@ class Endpoint:
             self._meter.request_duration.observe(time.perf_counter() - began)
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The one header of that name (lower case), None where it is absent. Raises Refusal LC101 for two of them."""
-    found = [value for key, value in scope["headers"] if key == name]
-    if len(found) > 1:
-        raise Refusal("LC101", f"the header {name.decode()} may be given once")
-    return found[0].decode("latin-1").strip() if found else None
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers by name (lower case); the last of several. Raises Refusal LC101 for two where one must be."""
+    pairs = scope["headers"]
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        for name in ONCE:
+            if names.count(name) > 1:
+                raise Refusal("LC101", f"the header {name.decode()} may be given once")
+    return found
 
 
-async def read_json_body(scope: Scope, receive: Receive, body_max_bytes: int) -> bytes:
+async def read_json_body(headers: Mapping[bytes, bytes], receive: Receive, body_max_bytes: int) -> bytes:
     """The whole body, which says that it is JSON; empty where there is none. Raises Refusal LC103, LC109, LC102."""
-    announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > body_max_bytes:
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) > body_max_bytes:
         raise _too_large(body_max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        body = await _read_on(body, receive, body_max_bytes)
+    elif message["type"] == "http.disconnect":
+        raise Refusal("LC101", "the client went away")
+    if len(body) > body_max_bytes:
+        raise _too_large(body_max_bytes)
+    if body:
+        _check_json(headers, body)
+    return body
+
+
+async def _read_on(body: bytes, receive: Receive, body_max_bytes: int) -> bytes:
+    chunks, size, more = [body], len(body), True
+    while more:
+        if size > body_max_bytes:
+            raise _too_large(body_max_bytes)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Refusal("LC101", "the client went away")
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > body_max_bytes:
-            raise _too_large(body_max_bytes)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            break
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if body:
-        _check_json(scope, body)
-    return body
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        more = message.get("more_body", False)
+    return b"".join(chunks)
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[Decoded]) -> Decoded:
@@ -107,9 +121,11 @@ def _too_large(body_max_bytes: int) -> Refusal:
     return Refusal("LC103", facts={"bytes_max": body_max_bytes})
 
 
-def _check_json(scope: Scope, body: bytes) -> None:
-    kind = (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
-    if kind != "application/json" or header(scope, b"content-encoding") is not None:
+def _check_json(headers: Mapping[bytes, bytes], body: bytes) -> None:
+    kind = headers.get(b"content-type", b"")
+    if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise Refusal("LC109")
+    if b"content-encoding" in headers:
         raise Refusal("LC109")
     try:
         body.decode()

@@ -14,7 +14,7 @@ from lastcall.errors import Refusal
 from lastcall.event import EVENT_NAME, RESERVED_EVENT_NAMES
 from lastcall.gateway.admission import Admission
 from lastcall.gateway.functions import Catalogue
-from lastcall.gateway.http import answer, decode, read_json_body
+from lastcall.gateway.http import answer, decode, headers_of, read_json_body
 from lastcall.gateway.rpc import Rpc, identity_of
 from lastcall.gateway.snapshot import Channels, Reader
 from lastcall.postgres.call import Caller
@@ -54,7 +54,7 @@ class PublishEndpoint:
             raise Refusal("LC301" if principal.expires_at is None else "LC304")
         channel = scope["path_params"]["channel"]
         find_channel(self._apps, channel)
-        event = decode(await read_json_body(scope, receive, self._body_max_bytes), _event)
+        event = decode(await read_json_body(headers_of(scope), receive, self._body_max_bytes), _event)
         data = bytes(event.data)
         if (
             EVENT_NAME.fullmatch(event.event) is None

@@ -22,7 +22,7 @@ from lastcall.config import Config
 from lastcall.errors import Refusal
 from lastcall.gateway.admission import Admission
 from lastcall.gateway.functions import Catalogue
-from lastcall.gateway.http import JSON_TYPE, NO_STORE, Header, answer, decode, header, read_json_body
+from lastcall.gateway.http import JSON_TYPE, NO_STORE, Header, answer, decode, headers_of, read_json_body
 from lastcall.meter import Meter
 from lastcall.position import Position
 from lastcall.postgres.call import Answer, Caller, Identity, Key
@@ -109,8 +109,10 @@ class RpcEndpoint:
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer one call."""
         principal = self._admission.admit(scope, "rpc")
-        key = header(scope, b"idempotency-key")
-        body = await read_json_body(scope, receive, self._body_max_bytes)
+        headers = headers_of(scope)
+        key = headers.get(b"idempotency-key")
+        body = await read_json_body(headers, receive, self._body_max_bytes)
         arguments = decode(body, _arguments) if body else {}
-        answered = await self._rpc.call(principal, scope["path_params"]["function"], arguments, key)
+        function = scope["path_params"]["function"]
+        answered = await self._rpc.call(principal, function, arguments, None if key is None else key.decode("latin-1"))
         return await answer(send, 200, answered.value, self._rpc.headers(answered))

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from lastcall.auth import Principal
 from lastcall.errors import Refusal
 from lastcall.gateway.admission import Admission
-from lastcall.gateway.http import JSON_TYPE, answer, header
+from lastcall.gateway.http import JSON_TYPE, answer, headers_of
 from lastcall.position import Position
 
 IF_NONE_MATCH_MAX_CHARACTERS: Final = 1_000
@@ -70,7 +70,7 @@ class StateEndpoint:
             (b"lastcall-position", str(position).encode()),
             (b"cache-control", b"private, no-store"),
         ]
-        if _matches(header(scope, b"if-none-match") or "", tag):
+        if _matches(headers_of(scope).get(b"if-none-match", b"").decode("latin-1"), tag):
             await send({"type": "http.response.start", "status": 304, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return 304

@@ -135,22 +135,24 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
             wrong |= {name: "unknown" for name in arguments if name not in known}
             raise bad_arguments(wrong)
         given = tuple(names)
-        nested = tuple(name for name in given if name in self._nested)
-        return Call(self._statement(given, keep), values, given, nested)
+        statement, nested = self._variant(given, keep)
+        return Call(statement, values, given, nested)
 
     @cached_property
-    def _nested(self) -> frozenset[str]:
-        return frozenset(p.name for p in self.parameters if p.form in {"array", "composite"})
+    def _variants(self) -> dict[tuple[tuple[str, ...], bool], tuple[Statement, tuple[str, ...]]]:
+        return {}
 
-    def _statement(self, names: tuple[str, ...], keep: bool) -> Statement:
-        kept: dict[tuple[tuple[str, ...], bool], Statement] = self.__dict__.setdefault("_statements", {})
-        statement = kept.get((names, keep))
-        if statement is None:
+    def _variant(self, names: tuple[str, ...], keep: bool) -> tuple[Statement, tuple[str, ...]]:
+        """The statement for these arguments, and those of them that are nested."""
+        found = self._variants.get((names, keep))
+        if found is None:
             text = self._text(names, keep)
-            if len(kept) >= VARIANTS_MAX:
-                return Statement(text)
-            statement = kept[names, keep] = Statement(text, b"lastcall_%d" % next(_numbers))
-        return statement
+            forms = {parameter.name: parameter.form for parameter in self.parameters}
+            nested = tuple(name for name in names if forms[name] in {"array", "composite"})
+            if len(self._variants) >= VARIANTS_MAX:
+                return Statement(text), nested
+            found = self._variants[names, keep] = Statement(text, b"lastcall_%d" % next(_numbers)), nested
+        return found
 
     def _text(self, names: tuple[str, ...], keep: bool) -> bytes:
         types = {parameter.name: parameter for parameter in self.parameters}
@@ -231,7 +233,7 @@ def _text(form: str, raw: bytes) -> bytes | None:
 
 def _whole(raw: bytes) -> bytes:
     """`1.0` and `1e3` are whole numbers in JSON Schema, but not as PostgreSQL reads one. Others stay as they are."""
-    if _FRACTION.isdisjoint(raw) or len(raw) > NUMBER_TEXT_MAX:
+    if raw.isdigit() or _FRACTION.isdisjoint(raw) or len(raw) > NUMBER_TEXT_MAX:
         return raw
     number = Decimal(raw.decode())
     whole = number.is_finite() and abs(number.adjusted()) < NUMBER_TEXT_MAX and number == number.to_integral_value()
