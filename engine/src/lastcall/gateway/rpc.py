@@ -4,7 +4,7 @@ Promises (spec/protocol.md, 8):
 
 * Each call is one transaction; the answer leaves after its COMMIT, with a position at or after it.
 * With `Idempotency-Key` a call applies once. The key belongs to (issuer, subject, function) and to what was asked: the
-  arguments by name, whatever their order and the blanks between them.
+  arguments by name, whatever the order of members and the blanks between them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -31,6 +32,8 @@ KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 Arguments = dict[str, msgspec.Raw]
 
 _arguments: Final = msgspec.json.Decoder(Arguments)
+_anything: Final = msgspec.json.Decoder(float_hook=Decimal)
+_canonical: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 
 def identity_of(principal: Principal) -> Identity:
@@ -39,14 +42,9 @@ def identity_of(principal: Principal) -> Identity:
 
 
 def request_hash(arguments: Mapping[str, msgspec.Raw]) -> bytes:
-    """What is asked, as 32 bytes: names and values, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(arguments):
-        value = bytes(arguments[name])
-        for part in (name.encode(), value):
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
-    return digest.digest()
+    """What is asked, as 32 bytes, whatever its members' order, blanks and escapes; numbers by their digits."""
+    value = _anything.decode(msgspec.json.encode(arguments))
+    return hashlib.sha256(_canonical.encode(value)).digest()
 
 
 def key_of(principal: Principal, function: str, key: str | None, arguments: Mapping[str, msgspec.Raw]) -> Key | None:
@@ -57,7 +55,11 @@ def key_of(principal: Principal, function: str, key: str | None, arguments: Mapp
         raise Refusal("LC005")
     if principal.subject is None:
         raise Refusal("LC004")
-    return Key(principal.issuer, principal.subject, function, key, request_hash(arguments))
+    try:
+        asked = request_hash(arguments)
+    except (msgspec.DecodeError, RecursionError, ArithmeticError):
+        raise Refusal("LC102") from None
+    return Key(principal.issuer, principal.subject, function, key, asked)
 
 
 class Rpc:
