@@ -101,6 +101,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     flush_wait_max_ms: Annotated[
         float, _doc("What comes during a flush waits at most this long for the next.", ge=0)
     ] = 5.0
+    flush_turn_max_ms: Annotated[float, _doc("A flush gives way to other work after this long.", ge=0)] = 2.0
     flush_max_bytes: Annotated[Size, _doc("A flush is cut at this size.")] = 256 << 10
     write_buffer_max_bytes: Annotated[Size, _doc("A listener with more unread bytes than this is aborted.")] = 1 << 20
 

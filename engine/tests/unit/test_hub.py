@@ -34,6 +34,57 @@ def test_what_comes_during_a_flush_leaves_joined() -> None:
     assert all(ear.heard() == list(range(1, 12)) for ear in ears)
 
 
+def test_a_long_flush_gives_way_to_other_work() -> None:
+    """A flush to many takes several turns of at most flush_turn_max_ms; what comes meanwhile leaves with the next."""
+    world = World(flush_turn_max_ms=9.5, write_s=0.001, batch=5)
+    ears = [world.join(["a:1"]) for _ in range(100)]
+    world.publish(["a:1"])
+    assert sum(len(ear.frames) for ear in ears) == 10
+    world.publish(["a:1"])
+    other = world.join(["a:1"])
+    assert sum(len(ear.frames) for ear in ears) == 10
+    world.settle()
+    assert all(ear.heard() == [1, 2] for ear in ears)
+    assert all(ear.writes - len(ear.named("heartbeat")) == 2 for ear in ears)
+    assert other.heard() == []
+
+
+def test_members_come_and_go_during_a_flush() -> None:
+    """Who leaves during a flush is not written to, who changes is given its part first, who joins is not given it."""
+    world = World(flush_turn_max_ms=0.5, batch=1)
+    ears = [world.join(["a:1"]) for _ in range(10)]
+    start = world.hub.head
+    world.publish(["a:1"])
+    waiting = [ear for ear in ears if not ear.frames]
+    assert len(waiting) == 9
+    world.hub.leave(waiting[0])
+    world.subscribe(waiting[1], ["b:1"])
+    assert waiting[1].heard() == [1]
+    late, fresh = world.join(["a:1"], start), world.join(["a:1"])
+    assert late.heard() == [1]
+    world.publish(["a:1", "b:1"])
+    world.settle()
+    world.settle()
+    assert waiting[0].frames == []
+    assert fresh.heard() == [2]
+    for ear in [*ears, late]:
+        if not ear.gone:
+            assert ear.heard() == [1, 2]
+
+
+def test_a_new_round_waits_for_the_one_before() -> None:
+    """When a listener that changes makes a new round begin, everybody is given the old one first."""
+    world = World(flush_turn_max_ms=0.5, batch=1)
+    ears = [world.join(["a:1"]) for _ in range(10)]
+    world.publish(["a:1"])
+    world.publish(["a:1"])
+    world.hub.drop(ears[3], ["a:1"])
+    assert ears[3].heard() == [1, 2]
+    assert all(ear.heard() in ([1], [1, 2]) for ear in ears)
+    world.settle()
+    assert all(ear.heard() == [1, 2] for ear in ears)
+
+
 def test_order_across_channels_is_position_order() -> None:
     """A listener of several channels hears them in the order of positions, whatever channel is written to first."""
     world = World()
@@ -199,7 +250,7 @@ def test_a_heartbeat_never_overtakes_a_pending_event() -> None:
     ears = [world.join(["a:1"]) for _ in range(200)]
     world.publish(["a:1"])
     world.publish(["a:1"])
-    world.time.run(0.2)
+    world.time.run(2.0)
     for ear in ears:
         ids = [frame.id for frame in ear.frames if frame.id is not None]
         assert ids == sorted(ids)
@@ -306,6 +357,7 @@ def test_the_meter_counts_deliveries() -> None:
     for _ in range(3):
         world.join(["a:1"])
     world.publish(["a:1"], ["a:1"])
+    world.settle()
     assert world.meter.deliveries == 6
     assert world.meter.flushes == 1
     assert sum(world.meter.commit_to_write.counts) == 1

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from lastcall.event import RESET, REVOKED
-from lastcall.hub import Hub, Joiner, Subscriber
+from lastcall.hub import Hub, Interest, Joiner, Subscriber
 from lastcall.hub.history import History
+from lastcall.hub.rounds import Round, Rounds
 from lastcall.position import Position
 from lastcall.testing.hub_world import Ear, World, plain
 
@@ -67,6 +68,7 @@ class HubMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = World(
             write_s=0.01,  # long against flush_wait_max_ms: nearly everything comes while events are pending
+            batch=1,  # rounds take many turns
             history_events_max=6,
             flush_max_bytes=1024,
             write_buffer_max_bytes=2048,
@@ -76,6 +78,9 @@ class HubMachine(RuleBasedStateMachine):
         self.coming: list[tuple[Kept, Joiner]] = []
         self.positions: list[Position] = [self.world.hub.head]
         self.epochs = 0
+        for chosen in [["a:1"]] * 3 + [["a:1", "b:1"]] * 3:
+            self.start_joining(chosen, "ann", None)
+            self.finish_joining(0)
 
     # What the feed does
 
@@ -143,11 +148,10 @@ class HubMachine(RuleBasedStateMachine):
             if piece is not None:
                 kept.ear.write(piece)
 
-    @rule(data=st.data())
-    def finish_joining(self, data: st.DataObject) -> None:
+    @rule(index=st.integers(0, 9))
+    def finish_joining(self, index: int) -> None:
         if self.coming:
-            index = data.draw(st.integers(0, len(self.coming) - 1))
-            kept, joiner = self.coming.pop(index)
+            kept, joiner = self.coming.pop(index % len(self.coming))
             self.world.take_in(kept.ear, joiner)
 
     @rule(data=st.data(), chosen=channels, back=st.none() | st.integers(1, 8))
@@ -260,7 +264,8 @@ class HubMachine(RuleBasedStateMachine):
         for kept, joiner in self.coming:
             self.world.take_in(kept.ear, joiner)
         self.coming.clear()
-        self.world.time.run(0.2)
+        self.world.settle()
+        assert self.world.hub._flush_due is None
         for kept in self.kept:
             self._look(kept)
             for channel, stretches in kept.stretches.items():
@@ -295,17 +300,16 @@ def _join_at_once(hub: Hub, joiner: Joiner, subscriber: Subscriber) -> bool:
     return True
 
 
-def _flush_without_order(hub: Hub, interest: Any) -> None:
-    interest.pending.reverse()
-    hub._hand_out(interest, len(interest.pending), b"".join(interest.pending))
-    interest.pending = []
+def _begin_without_finishing(rounds: Rounds, interest: Interest, data: bytes, events: int) -> None:
+    rounds._open[interest] = Round(data, dict(interest.members))
 
 
 @pytest.mark.parametrize(
     ("owner", "method", "mutant"),
     [
         pytest.param(Hub, "join", _join_at_once, id="joining-queue"),
-        pytest.param(Hub, "_write_whole", _flush_without_order, id="order-of-a-flush"),
+        pytest.param(Rounds, "begin", _begin_without_finishing, id="one-round-after-the-other"),
+        pytest.param(Rounds, "bring_up", lambda rounds, subscriber: None, id="its-round-first"),
         pytest.param(Hub, "drop", lambda hub, subscriber, channels: None, id="revocation"),
         pytest.param(History, "floor", lambda history, channel: Position("", 0, 0), id="floor"),
     ],

@@ -1,9 +1,12 @@
 """hub: channel → history and interests. Free of I/O: time and scheduling come in, bytes go out through writers.
 
-history.py   what is kept of each channel, and from where on
-interest.py  who hears the same things
-joining.py   how a listener comes in without a gap
-hub.py       what the feed delivers to
+history.py    what is kept of each channel, and from where on
+interest.py   who hears the same things
+joining.py    how a listener comes in without a gap
+rounds.py     writes on their way
+heartbeat.py  whose heartbeat comes when
+waiting.py    long-polls
+hub.py        what the feed delivers to
 """
 
 from lastcall.hub.hub import Hub, Scheduler

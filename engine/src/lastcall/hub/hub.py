@@ -6,8 +6,8 @@ Promises:
   over all of them, once. A stretch that cannot be given is a `reset`, never a gap.
 * Events are flushed in the turn in which they came when the hub is idle. What comes within a while after a flush (as
   long as the flush took, at most `flush_wait_max_ms`) leaves together: one joined write per subscriber.
-* A flush is cut at `flush_max_bytes`, the rest goes in the next turn; what waits longer than a subscriber's buffer may
-  hold (`write_buffer_max_bytes`) is written all the same, so that nothing here grows without bound.
+* A flush gives way to other work every `flush_turn_max_ms`, and is cut at `flush_max_bytes`; what waits longer than a
+  subscriber's buffer may hold (`write_buffer_max_bytes`) is written all the same: nothing here grows without bound.
 * A subscriber never slows another: writers do not block, and whose buffer overflows is aborted by its transport.
 * Every `heartbeat_interval_s` each member is told the head, when it has been given everything before it.
 """
@@ -15,6 +15,7 @@ Promises:
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -25,6 +26,7 @@ from lastcall.hub.heartbeat import PHASES, Phases
 from lastcall.hub.history import Heard, History
 from lastcall.hub.interest import Interest, Interests, Subscriber
 from lastcall.hub.joining import EVERY_KIND, Joiner, Reservation, kind_of
+from lastcall.hub.rounds import BATCH, Rounds
 from lastcall.hub.waiting import Waiter, Waiting
 from lastcall.meter import Meter
 from lastcall.position import Position
@@ -55,7 +57,8 @@ class Scheduler(Protocol):
 class Hub:
     """The sink of one node's feed (feed/protocol.py), and where its listeners are.
 
-    All methods are to be called in the scheduler's thread. now: seconds that never go back; wall: seconds since 1970.
+    All methods are to be called in the scheduler's thread. now: seconds that never go back; wall: seconds since 1970;
+    batch: writes between two looks at the clock.
 
     head: the position before which everything has been delivered.
     ready: whether the feed has passed what was committed at its start; until then resumes wait.
@@ -70,6 +73,7 @@ class Hub:
         *,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        batch: int = BATCH,
     ) -> None:
         self.head = Position("0", 0, 0)
         self.history = History(config, now)
@@ -87,8 +91,12 @@ class Hub:
         self._phases = Phases()
         self._reservations: set[Reservation] = set()
         self._places_taken = 0
+        self._rounds = Rounds(meter, batch)
         self._dirty: list[Interest] = []
+        self._queue: deque[Interest] = deque()
         self._commits: list[float] = []
+        self._commits_on_their_way: list[float] = []
+        self._flush_began = 0.0
         self._flush_due: Cancellable | None = None
         self._quiet_until = now()
         self._ticker: Cancellable | None = None
@@ -135,7 +143,6 @@ class Hub:
 
     def reset_kinds(self, kinds: frozenset[str], reason: str) -> None:
         """The same for all channels of these kinds."""
-        self._write_dirty()
         self.history.forget_kinds(kinds, self.head)
         self._reset_through |= dict.fromkeys(kinds, self.head)
         self._announce_reset(kinds, reason, self.head)
@@ -225,6 +232,7 @@ class Hub:
         interest, subscriber.interest = subscriber.interest, None
         if interest is not None:
             self._phases.discard(subscriber)
+            self._rounds.discard(interest, subscriber)
             del interest.members[subscriber]
             self._interests.forget_if_empty(interest)
             self._places_taken -= 1
@@ -234,8 +242,8 @@ class Hub:
         old = subscriber.interest
         if old is not None:
             new = self._interests.of(old.encoding, old.channels.difference(channels))
-            self._write_whole(old)
-            self._write_whole(new)
+            self._rounds.bring_up(subscriber)
+            self._rounds.begin_whole(new)
             self._interests.move(subscriber, new)
 
     def read(self, starts: dict[str, Position]) -> list[Heard]:
@@ -258,9 +266,10 @@ class Hub:
     def drain(self) -> None:
         """Take nobody in any more, give everybody what is pending, and end every stream with LC209."""
         self.draining = True
-        for interest in self._dirty:
-            self._write_whole(interest)
-        self._flush()
+        for interest in [*self._queue, *self._dirty]:
+            self._rounds.begin_whole(interest)
+            self._rounds.finish(interest)
+            self._admit_all(interest)
         for subscriber in self._phases:
             subscriber.end(CODES["LC209"])
         self._waiting.touch_all()
@@ -331,16 +340,10 @@ class Hub:
 
     def _start_anew(self, floor: Position, reason: str) -> None:
         """Nothing from before `floor` can be continued: everybody is told so."""
-        self._write_dirty()
         self.head = floor
         self.history.begin(floor)
         self._reset_through.clear()
         self._announce_reset(None, reason, floor)
-
-    def _write_dirty(self) -> None:
-        """What came before a reset goes before it."""
-        for interest in self._dirty:
-            self._write_whole(interest)
 
     def _announce_reset(self, kinds: frozenset[str] | None, reason: str, at: Position) -> None:
         """Tell everybody who hears, joins or waits for a channel of these kinds (None: of any)."""
@@ -358,9 +361,9 @@ class Hub:
     # Flushing
 
     def _settle(self) -> None:
-        """Flush now when idle; else when the quiet time after the last flush is over."""
+        """Flush now when idle; else when the flush that is on its way, and the quiet time after it, are over."""
         if not self._dirty and not self._waiting.due:
-            self._observe()
+            self._observe(self._commits)
         elif self._flush_due is None:
             wait = self._quiet_until - self._now()
             if wait < FLUSH_WAIT_MIN_S:
@@ -369,72 +372,70 @@ class Hub:
                 self._flush_due = self._scheduler.call_later(wait, self._flush)
 
     def _flush(self) -> None:
-        """Write what is pending, admit who waited for that, wake who waited for an event."""
-        if self._flush_due is not None:
-            self._flush_due.cancel()
-            self._flush_due = None
-        began = self._now()
-        dirty, self._dirty = self._dirty, []
-        most = self._config.flush_max_bytes
-        deliveries = delivered_bytes = 0
-        for interest in dirty:
+        """Begin to write what is pending, and wake who waited for an event."""
+        self._flush_began = self._now()
+        self._queue.extend(self._dirty)
+        self._dirty = []
+        self._commits_on_their_way, self._commits = self._commits, []
+        self._waiting.wake()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Write for at most `flush_turn_max_ms`; the rest is for the next turn, so that other work has its own."""
+        self._flush_due = None
+        ends = self._now() + self._config.flush_turn_max_ms / 1000
+        while self._rounds.step() or self._begin_rounds():
+            if self._now() >= ends:
+                self._flush_due = self._scheduler.call_soon(self._go_on)
+                return
+        ended = self._now()
+        self._quiet_until = ended + min(ended - self._flush_began, self._config.flush_wait_max_ms / 1000)
+        self._meter.flushes += 1
+        self._observe(self._commits_on_their_way)
+        if self._dirty:
+            self._settle()
+
+    def _begin_rounds(self) -> bool:
+        """Begin rounds until there is enough to write for a look at the clock. False when nothing waits."""
+        queue, rounds, most = self._queue, self._rounds, self._config.flush_max_bytes
+        writes = 0
+        while queue and writes < rounds.batch:
+            interest = queue.popleft()
             pending = interest.pending
             if pending:
                 data = pending[0] if len(pending) == 1 else b"".join(pending)
-                if len(data) > most and not interest.joining:
-                    self._write_a_part(interest, len(data))
-                    continue
-                interest.pending = []
-                members = len(interest.members)
-                deliveries += len(pending) * members
-                delivered_bytes += len(data) * members
-                interest.write(data)
+                if len(data) <= most or interest.joining:
+                    interest.pending = []
+                    rounds.begin(interest, data, len(pending))
+                else:
+                    self._begin_a_part(interest, len(data))
+                writes += len(interest.members)
             if interest.joining:
                 self._admit_all(interest)
-        self._meter.deliveries += deliveries
-        self._meter.delivered_bytes += delivered_bytes
-        self._waiting.wake()
-        ended = self._now()
-        self._quiet_until = ended + min(ended - began, self._config.flush_wait_max_ms / 1000)
-        self._meter.flushes += 1
-        self._observe()
-        if self._dirty:
-            self._flush_due = self._scheduler.call_soon(self._flush)
+        return writes > 0
 
-    def _observe(self) -> None:
-        """Count what has been written since the last time."""
-        if self._commits:
-            wall = self._wall()
-            for committed in self._commits:
-                self._meter.commit_to_write.observe(max(0.0, wall - committed))
-            self._commits.clear()
-        self._meter.history_events = self.history.events
-        self._meter.history_bytes = self.history.kept_bytes
-
-    def _write_a_part(self, interest: Interest, left: int) -> None:
+    def _begin_a_part(self, interest: Interest, left: int) -> None:
         """Write as much as a flush may be of `left` pending bytes, more only where too many wait, and come again."""
         pending = interest.pending
         while pending:
             count = len(pending)
             part = interest.take(self._config.flush_max_bytes)
-            self._hand_out(interest, count - len(pending), part)
+            self._rounds.begin(interest, part, count - len(pending))
             left -= len(part)
             if left <= self._config.write_buffer_max_bytes:
                 break
         if pending:
             self._dirty.append(interest)
 
-    def _write_whole(self, interest: Interest) -> None:
-        """Write all that is pending, now."""
-        if interest.pending:
-            self._hand_out(interest, len(interest.pending), b"".join(interest.pending))
-            interest.pending = []
-
-    def _hand_out(self, interest: Interest, events: int, data: bytes) -> None:
-        members = len(interest.members)
-        self._meter.deliveries += events * members
-        self._meter.delivered_bytes += len(data) * members
-        interest.write(data)
+    def _observe(self, commits: list[float]) -> None:
+        """Count what has been written since the last time."""
+        if commits:
+            wall = self._wall()
+            for committed in commits:
+                self._meter.commit_to_write.observe(max(0.0, wall - committed))
+            commits.clear()
+        self._meter.history_events = self.history.events
+        self._meter.history_bytes = self.history.kept_bytes
 
     def _beat(self) -> None:
         """Tell one phase's members the head, and forget what is too old."""
@@ -444,7 +445,7 @@ class Hub:
         for subscriber in group:
             interest = subscriber.interest
             assert interest is not None
-            self._write_whole(interest)
+            self._rounds.bring_up(subscriber)
             beat = beats.get(interest.encoding)
             if beat is None:
                 beat = interest.encoding.frame("heartbeat", payload.EMPTY, id=str(self.head))
@@ -474,14 +475,13 @@ class Hub:
                 subscriber.end(CODES["LC209"])
             return
         old = subscriber.interest
-        if old is not None:
-            self._write_whole(old)
+        self._rounds.bring_up(subscriber)
         data = joiner.rest()
         new = self._interests.of(joiner.encoding, subscriber.channels.union(joiner.starts))
         if new is not target:
             # A channel was lost meanwhile, so it is another interest whose pending events must go first.
             self._interests.forget_if_empty(target)
-            self._write_whole(new)
+            self._rounds.begin_whole(new)
         if old is None:
             self._places_taken += 1
             self._phases.add(subscriber)

@@ -1,6 +1,6 @@
 """The hub and its transports without PostgreSQL, for measuring and for tests of connections.
 
-    python -m lastcall.testing.hub_alone --port 8001 [--flush-wait-ms 0]
+    python -m lastcall.testing.hub_alone --port 8001 [--flush-wait-ms 0] [--flush-turn-ms 1000]
 
 Everybody may listen on everything. `POST /publish` takes the data of an event `bench` on `topic:bench`;
 `POST /channels/{channel}/events` takes `{"event", "data"}`. Each request is one transaction, delivered in the request's
@@ -132,8 +132,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="lastcall.testing.hub_alone", description="The hub without PostgreSQL.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--flush-wait-ms", type=float, default=0.0, help="events that come so soon leave together")
+    parser.add_argument("--flush-turn-ms", type=float, default=1000.0, help="a flush gives way to other work so often")
     asked = parser.parse_args()
-    uvloop.run(serve(Config(port=asked.port, connections_max=50_000, flush_wait_max_ms=asked.flush_wait_ms)))
+    config = Config(
+        port=asked.port,
+        connections_max=50_000,
+        flush_wait_max_ms=asked.flush_wait_ms,
+        flush_turn_max_ms=asked.flush_turn_ms,
+    )
+    uvloop.run(serve(config))
 
 
 if __name__ == "__main__":

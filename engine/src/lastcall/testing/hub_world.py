@@ -118,12 +118,12 @@ class Ear(Subscriber):
 class World:
     """A hub with its time and its feed."""
 
-    def __init__(self, *, write_s: float = 0.001, **settings: Any) -> None:
+    def __init__(self, *, write_s: float = 0.001, batch: int = 64, **settings: Any) -> None:
         self.write_s = write_s
         self.time = Time()
         self.meter = Meter()
-        self.config = Config(**({"flush_wait_max_ms": 5.0} | settings))
-        self.hub = Hub(self.config, self.meter, self.time, now=lambda: self.time.now, wall=lambda: 0.0)
+        self.config = Config(**settings)
+        self.hub = Hub(self.config, self.meter, self.time, now=lambda: self.time.now, wall=lambda: 0.0, batch=batch)
         self.lsn = 100
         self.epoch = "e0"
         self.hub.begin(self.epoch, Position(self.epoch, self.lsn, 0))
@@ -207,8 +207,11 @@ class World:
         self.hub.join(joiner, ear)
 
     def settle(self) -> None:
-        """Let everything that is due soon happen."""
+        """Let time pass until no flush is due."""
         self.time.run(0.05)
+        for _ in range(200):
+            if self.hub._flush_due is not None:
+                self.time.run(0.05)
 
 
 def plain(name: str, channels: Sequence[str], data: Mapping[str, Any], subject: str | None = None) -> Event:
