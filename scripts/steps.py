@@ -72,6 +72,7 @@ STEPS = (
     tests("integration", "engine/tests/integration"),
     tests("applications", "apps"),
     tests("faults", "engine/tests/faults"),
+    Step("proof: mutants are noticed", (PYTHON, "scripts/mutants.py")),
     tests("browser", "engine/tests", "apps", browser=True),
 )
 
