@@ -301,7 +301,7 @@ def _join_at_once(hub: Hub, joiner: Joiner, subscriber: Subscriber) -> bool:
 
 
 def _begin_without_finishing(rounds: Rounds, interest: Interest, data: bytes, events: int) -> None:
-    rounds._open[interest] = Round(data, dict(interest.members))
+    rounds.open[interest] = Round(data, interest.members)
 
 
 @pytest.mark.parametrize(

@@ -398,8 +398,8 @@ class Hub:
     def _begin_rounds(self) -> bool:
         """Begin rounds until there is enough to write for a look at the clock. False when nothing waits."""
         queue, rounds, most = self._queue, self._rounds, self._config.flush_max_bytes
-        writes = 0
-        while queue and writes < rounds.batch:
+        begun = bool(queue)
+        for _ in range(min(rounds.batch, len(queue))):
             interest = queue.popleft()
             pending = interest.pending
             if pending:
@@ -409,10 +409,11 @@ class Hub:
                     rounds.begin(interest, data, len(pending))
                 else:
                     self._begin_a_part(interest, len(data))
-                writes += len(interest.members)
             if interest.joining:
                 self._admit_all(interest)
-        return writes > 0
+            if rounds.open:
+                break
+        return begun
 
     def _begin_a_part(self, interest: Interest, left: int) -> None:
         """Write as much as a flush may be of `left` pending bytes, more only where too many wait, and come again."""

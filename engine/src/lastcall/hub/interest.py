@@ -7,7 +7,6 @@ delivering channel by channel would let a listener's cursor run past an event th
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -76,14 +75,14 @@ class Interest:
 
     def write(self, data: bytes) -> None:
         """Hand `data` to every member. One whose connection is gone without the hub knowing is passed over."""
-        at = -1
-        try:
-            for at, write in enumerate(self.members.values()):  # noqa: B007 (where it failed is needed below)
-                write(data)
-        except (OSError, RuntimeError):
-            for write in tuple(self.members.values())[at + 1 :]:
-                with contextlib.suppress(OSError, RuntimeError):
+        writers = iter(self.members.values())
+        for _ in range(len(self.members) + 1):  # each turn but the last ends with one that failed
+            try:
+                for write in writers:
                     write(data)
+                return
+            except (OSError, RuntimeError):
+                continue
 
     def take(self, most_bytes: int) -> bytes:
         """Remove from `pending` what fits in `most_bytes`, at least one event, and return it joined."""
