@@ -135,7 +135,7 @@ create table lastcall.routine (
 alter table lastcall.routine enable row level security;
 create function lastcall.set_now(moment timestamp with time zone) returns void language plpgsql volatile set search_path=pg_catalog, pg_temp;
 create function lastcall.set_publication(slot text, tables jsonb) returns boolean language plpgsql volatile set search_path=pg_catalog, pg_temp;
-create function lastcall.signatures(schemas text[]) returns jsonb language sql stable set search_path=pg_catalog, pg_temp;
+create function lastcall.signatures(schemas text[]) returns jsonb language sql stable set search_path=pg_catalog, pg_temp set jit=off;
 grant execute on function lastcall.signatures(text[]) to lastcall_authenticator;
 create function lastcall.stored(issuer text, subject text, function text, key text) returns text language sql stable security definer set search_path=pg_catalog, pg_temp;
 grant execute on function lastcall.stored(text,text,text,text) to lastcall_authenticator;

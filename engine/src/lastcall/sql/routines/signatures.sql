@@ -2,6 +2,7 @@
 create or replace function lastcall.signatures(schemas text[]) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
+set jit = off -- compiling this costs more than running it
 as $$
     with recursive function as (
         select p.*, n.nspname
