@@ -115,6 +115,18 @@ async def test_a_body_without_a_length_is_bounded_too(member: httpx.AsyncClient)
     problem(await member.post("/rpc/sample.echo", content=endless(), headers=JSON), "LC103")
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for(databases: Databases, database_apps: Sequence[App]) -> None:
+    """A client that begins a body and says no more is refused after the bound."""
+    database = databases.create(database_apps, {"body_wait_max_s": 0.1})
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with house(database) as home, home.client(home.token()) as client:
+        problem(await client.post("/rpc/sample.echo", content=stalled(), headers=JSON), "LC101")
+
+
 async def test_an_empty_body_is_no_arguments(database: Database) -> None:
     """A function without arguments is called without a body."""
     define(database, "one() returns int language sql as 'select 1'")

@@ -18,7 +18,7 @@ from lastcall.auth import Principal
 from lastcall.config import Config
 from lastcall.errors import Language, Refusal, language_of
 from lastcall.gateway.admission import Admission
-from lastcall.gateway.http import answer, decode, headers_of, read_json_body
+from lastcall.gateway.http import Bodies, answer, decode, headers_of
 from lastcall.gateway.rpc import Arguments, Rpc
 from lastcall.wire import problem
 
@@ -41,13 +41,13 @@ class BatchEndpoint:
         self._rpc = rpc
         self._admission = admission
         self._calls_max = config.batch_calls_max
-        self._body_max_bytes = config.body_max_bytes
+        self._bodies = Bodies(config)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer one batch."""
         principal = self._admission.admit(scope, "batch")
         headers = headers_of(scope)
-        members = decode(await read_json_body(headers, receive, self._body_max_bytes), _members)
+        members = decode(await self._bodies.read(headers, receive), _members)
         if len(members) > self._calls_max:
             raise Refusal("LC110", facts={"calls_max": self._calls_max})
         self._admission.charge(principal, scope, "batch", len(members) - 1)

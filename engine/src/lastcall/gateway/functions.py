@@ -87,6 +87,7 @@ class Catalogue:
 
     async def internal(self, name: str) -> Signature:
         """The function `schema.function` of the engine or an application, exposed or not. Raises Refusal LC107."""
+        self._refresh()
         signature = self._every.get(name)
         if signature is None:
             await self._look_again()

@@ -14,7 +14,7 @@ from lastcall.errors import Refusal
 from lastcall.event import EVENT_NAME, RESERVED_EVENT_NAMES
 from lastcall.gateway.admission import Admission
 from lastcall.gateway.functions import Catalogue
-from lastcall.gateway.http import answer, decode, headers_of, read_json_body
+from lastcall.gateway.http import Bodies, answer, decode, headers_of
 from lastcall.gateway.rpc import Rpc, identity_of
 from lastcall.gateway.snapshot import Channels, Reader
 from lastcall.postgres.call import Caller
@@ -44,7 +44,7 @@ class PublishEndpoint:
         self._catalogue = catalogue
         self._admission = admission
         self._apps = apps
-        self._body_max_bytes = config.body_max_bytes
+        self._bodies = Bodies(config)
         self._data_max_bytes = config.event_data_max_bytes
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> int:
@@ -54,7 +54,7 @@ class PublishEndpoint:
             raise Refusal("LC301" if principal.expires_at is None else "LC304")
         channel = scope["path_params"]["channel"]
         find_channel(self._apps, channel)
-        event = decode(await read_json_body(headers_of(scope), receive, self._body_max_bytes), _event)
+        event = decode(await self._bodies.read(headers_of(scope), receive), _event)
         data = bytes(event.data)
         if (
             EVENT_NAME.fullmatch(event.event) is None

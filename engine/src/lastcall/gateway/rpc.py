@@ -23,7 +23,7 @@ from lastcall.config import Config
 from lastcall.errors import Refusal
 from lastcall.gateway.admission import Admission
 from lastcall.gateway.functions import Catalogue
-from lastcall.gateway.http import JSON_TYPE, NO_STORE, Header, answer, decode, headers_of, read_json_body
+from lastcall.gateway.http import JSON_TYPE, NO_STORE, Bodies, Header, answer, decode, headers_of
 from lastcall.meter import Meter
 from lastcall.position import Position
 from lastcall.postgres.call import Answer, Caller, Identity, Key
@@ -106,14 +106,14 @@ class RpcEndpoint:
     def __init__(self, rpc: Rpc, admission: Admission, config: Config) -> None:
         self._rpc = rpc
         self._admission = admission
-        self._body_max_bytes = config.body_max_bytes
+        self._bodies = Bodies(config)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer one call."""
         principal = self._admission.admit(scope, "rpc")
         headers = headers_of(scope)
         key = headers.get(b"idempotency-key")
-        body = await read_json_body(headers, receive, self._body_max_bytes)
+        body = await self._bodies.read(headers, receive)
         arguments = decode(body, _arguments) if body else {}
         function = scope["path_params"]["function"]
         answered = await self._rpc.call(principal, function, arguments, None if key is None else key.decode("latin-1"))
