@@ -14,6 +14,7 @@ Promises to an application:
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -183,10 +184,13 @@ class App(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 def installed(names: Sequence[str] = ()) -> tuple[App, ...]:
     """The applications named, in that order; every installed one where none is named.
 
-    A name is that of an entry point, or `module:attribute` for an application that is not installed.
+    A name is that of an entry point, or `module:attribute` for an application that is not installed; its module is
+    looked for in the working directory, too.
     Raises StartRefused for an unknown name, or for two applications that claim one channel kind or one error number.
     """
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if any(":" in name for name in names) and "" not in sys.path:
+        sys.path.insert(0, "")
     apps = tuple(
         EntryPoint("", name, ENTRY_POINT_GROUP).load() if ":" in name else _entry_point(found, name).load()
         for name in (names or sorted(found))

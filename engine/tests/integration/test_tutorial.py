@@ -31,7 +31,6 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", ".")
     server = Server(free_port(), tmp_path, command=("serve", "--app", "shop.app:app"))
     try:
         yield server.start()

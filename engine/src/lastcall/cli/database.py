@@ -14,7 +14,6 @@ from lastcall.app import installed
 from lastcall.cli.options import AppNames, Data, DatabaseUrl, configured
 from lastcall.config import Config
 from lastcall.errors import LastcallError
-from lastcall.node import owned_database, prepare
 from lastcall.postgres.doctor import examine
 from lastcall.postgres.embedded import running_url
 
@@ -28,6 +27,8 @@ class Unwell(LastcallError):
 @asynccontextmanager
 async def _examined(config: Config) -> AsyncIterator[str]:
     """The database of the running server where one runs, else of a start of our own."""
+    from lastcall.node import owned_database  # noqa: PLC0415 - see serving.py
+
     running = None if config.database_url else running_url(Path(config.data))
     if running is not None:
         yield running
@@ -37,6 +38,8 @@ async def _examined(config: Config) -> AsyncIterator[str]:
 
 
 async def _migrate(config: Config) -> None:
+    from lastcall.node import owned_database, prepare  # noqa: PLC0415 - see serving.py
+
     async with owned_database(config) as url:
         await prepare(url, installed(config.apps), config, say=lambda text: _console.print(text, highlight=False))
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 
 import typer
-import uvloop
 from rich.console import Console
 
 from lastcall.app import installed
 from lastcall.cli.options import AppNames, Data, DatabaseUrl, Host, Port, configured
 from lastcall.config import Config
-from lastcall.node import Node
 
 DEMO_DATA = ".demo"
 _console = Console(stderr=True)
@@ -22,6 +20,11 @@ def _say(text: str) -> None:
 
 
 def _run(config: Config, *, demo: bool) -> None:
+    # A node is most of the program: whoever only mints a token does not wait for it.
+    import uvloop  # noqa: PLC0415
+
+    from lastcall.node import Node  # noqa: PLC0415
+
     node = Node(config, installed(config.apps), demo=demo, say=_say)
     uvloop.run(node.run())
     sys.stderr.flush()
