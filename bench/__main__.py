@@ -25,6 +25,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny and short: whether all is counted right, no more")
     parser.add_argument("--rounds", type=int, help=f"rounds ({Scale().rounds})")
     parser.add_argument("--window-ms", type=int, help=f"length of one measurement ({Scale().window_ms})")
+    parser.add_argument("--spin", action="store_true", help="let the generator spin, so that no server must wake it")
     parser.add_argument("--write", action="store_true", help="put the result into the page even of a part of the rows")
     parser.add_argument("--list", action="store_true", help="name the rows")
     return parser.parse_args()
@@ -36,7 +37,7 @@ def _scale(asked: argparse.Namespace) -> Scale:
         scale = replace(scale, rounds=asked.rounds)
     if asked.window_ms:
         scale = replace(scale, window_ms=asked.window_ms, paced_ms=asked.window_ms)
-    return scale
+    return replace(scale, spin=asked.spin)
 
 
 def _needed(rows: Sequence[Row]) -> tuple[list[str], set[str]]:
@@ -67,6 +68,7 @@ def report(samples: Samples, rows: Sequence[Row], suite: Suite, *, judged: bool)
     described = [f"| {name} | {value} |" for name, value in machine.describe(suite.postgres)]
     scale = suite.scale
     how = f"Medians of {scale.rounds} rounds of {scale.window_ms / 1000:g} s, {scale.listeners:,} listeners."
+    how += " The generator spins." if scale.spin else " The generator sleeps when it has nothing to read."
     if "bare" in samples and "c 1" in samples:
         bare, server = (median_of(samples, case, "per_s") for case in ("bare", "c 1"))
         how += f" The C server reaches {server / bare:.2f} of a bare `send()` loop ({bare:,.0f}/s)."
