@@ -6,12 +6,14 @@ joining.py    how a listener comes in without a gap
 rounds.py     writes on their way
 heartbeat.py  whose heartbeat comes when
 waiting.py    long-polls
+scheduler.py  when things happen
 hub.py        what the feed delivers to
 """
 
-from lastcall.hub.hub import Hub, Scheduler
+from lastcall.hub.hub import Hub
 from lastcall.hub.interest import Interest, Subscriber, Writer
 from lastcall.hub.joining import Joiner, Reservation
+from lastcall.hub.scheduler import Scheduler
 from lastcall.hub.waiting import Waiter
 
 __all__ = ["Hub", "Interest", "Joiner", "Reservation", "Scheduler", "Subscriber", "Waiter", "Writer"]

@@ -9,15 +9,16 @@ Promises:
 * A flush gives way to other work every `flush_turn_max_ms`, and is cut at `flush_max_bytes`; what waits longer than a
   subscriber's buffer may hold (`write_buffer_max_bytes`) is written all the same: nothing here grows without bound.
 * A subscriber never slows another: writers do not block, and whose buffer overflows is aborted by its transport.
-* Every `heartbeat_interval_s` each member is told the head, when it has been given everything before it.
+* Every `heartbeat_interval_s` each member is told the head, unless events are on their way to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from lastcall.config import Config
 from lastcall.errors import CODES, Refusal
@@ -27,6 +28,7 @@ from lastcall.hub.history import Heard, History
 from lastcall.hub.interest import Interest, Interests, Subscriber
 from lastcall.hub.joining import EVERY_KIND, Joiner, Reservation, kind_of
 from lastcall.hub.rounds import BATCH, Rounds
+from lastcall.hub.scheduler import Cancellable, Scheduler
 from lastcall.hub.waiting import Waiter, Waiting
 from lastcall.meter import Meter
 from lastcall.position import Position
@@ -35,23 +37,6 @@ from lastcall.wire.encoding import Encoding
 
 FLUSH_WAIT_MIN_S: Final = 0.0005
 """A wait shorter than this is none: timers are not finer than a millisecond."""
-
-
-class Cancellable(Protocol):
-    """A call that is due later."""
-
-    def cancel(self) -> None:
-        """Do not call."""
-
-
-class Scheduler(Protocol):
-    """When things happen. An asyncio event loop is one."""
-
-    def call_soon(self, callback: Callable[[], object], /) -> Cancellable:
-        """Call in the next turn."""
-
-    def call_later(self, delay: float, callback: Callable[[], object], /) -> Cancellable:
-        """Call `delay` seconds from now."""
 
 
 class Hub:
@@ -96,7 +81,7 @@ class Hub:
         self._queue: deque[Interest] = deque()
         self._commits: list[float] = []
         self._commits_on_their_way: list[float] = []
-        self._flush_began = 0.0
+        self._flush_began = self._turn_ended = 0.0
         self._flush_due: Cancellable | None = None
         self._quiet_until = now()
         self._ticker: Cancellable | None = None
@@ -125,7 +110,7 @@ class Hub:
                 continue
             for event in transaction.events:
                 self._take(event)
-            if transaction.events:
+            if transaction.events and self.ready:
                 self._commits.append(transaction.commit_time)
             lsn = transaction.end_lsn
             self.head = Position(epoch, lsn, 0)
@@ -373,7 +358,7 @@ class Hub:
 
     def _flush(self) -> None:
         """Begin to write what is pending, and wake who waited for an event."""
-        self._flush_began = self._now()
+        self._flush_began = self._turn_ended = self._now()
         self._queue.extend(self._dirty)
         self._dirty = []
         self._commits_on_their_way, self._commits = self._commits, []
@@ -381,11 +366,14 @@ class Hub:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Write for at most `flush_turn_max_ms`; the rest is for the next turn, so that other work has its own."""
+        """Write for `flush_turn_max_ms`, or as long as other work took since the last turn: half of the time is the
+        flush's, half is others'. The rest is for the next turn."""
         self._flush_due = None
-        ends = self._now() + self._config.flush_turn_max_ms / 1000
+        began = self._now()
+        ends = began + max(self._config.flush_turn_max_ms / 1000, began - self._turn_ended)
         while self._rounds.step() or self._begin_rounds():
             if self._now() >= ends:
+                self._turn_ended = self._now()
                 self._flush_due = self._scheduler.call_soon(self._go_on)
                 return
         ended = self._now()
@@ -442,17 +430,18 @@ class Hub:
         """Tell one phase's members the head, and forget what is too old."""
         self._ticker = self._scheduler.call_later(self._config.heartbeat_interval_s / PHASES, self._beat)
         beats: dict[Encoding, bytes] = {}
-        group = self._phases.next()
-        for subscriber in group:
+        for subscriber in self._phases.next():
             interest = subscriber.interest
             assert interest is not None
-            self._rounds.bring_up(subscriber)
+            if interest.pending or interest in self._rounds.open:
+                continue  # events are on their way to it, and their ids say more than the head may yet
             beat = beats.get(interest.encoding)
             if beat is None:
                 beat = interest.encoding.frame("heartbeat", payload.EMPTY, id=str(self.head))
                 beats[interest.encoding] = beat
-            interest.members[subscriber](beat)
-        self._meter.heartbeats += len(group)
+            with contextlib.suppress(OSError, RuntimeError):
+                interest.members[subscriber](beat)
+            self._meter.heartbeats += 1
         self.history.expire()
 
     # Membership
