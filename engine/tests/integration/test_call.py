@@ -359,3 +359,30 @@ async def test_the_exhausted_pool_refuses(databases: Databases, database_apps: S
         with pytest.raises(Refusal, match="LC208"):
             await busy
         assert await desk.value("echo", value=1) == 1
+
+
+async def test_connections_ended_under_calls_are_noticed_at_once(
+    databases: Databases, database_apps: Sequence[App]
+) -> None:
+    """Backends that end at any moment of a call leave it refused or answered, never waiting for a lost socket."""
+    database = databases.create(database_apps, {"pool_max": 4})
+    async with opened(database) as desk:
+
+        async def call() -> str:
+            try:
+                await desk.ask("write_note", **NOTE)
+            except Refusal as refusal:
+                return refusal.code.number
+            return ""
+
+        with database.superuser() as superuser:
+            for _ in range(60):
+                calls = [asyncio.create_task(call()) for _ in range(8)]
+                await asyncio.sleep(0)
+                superuser.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where datname = current_database() and usename = 'lastcall_authenticator'"
+                )
+                async with asyncio.timeout(8):
+                    assert set(await asyncio.gather(*calls)) <= {"", "LC202", "LC211"}
+        assert await call() == ""

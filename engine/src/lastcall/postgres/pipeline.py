@@ -135,6 +135,7 @@ class _Exchange:
 
     __slots__ = (
         "_expected",
+        "_listening",
         "_loop",
         "_pgconn",
         "_prepared",
@@ -154,6 +155,7 @@ class _Exchange:
         self._results: list[pq.abc.PGresult] = []
         # Of each result: the name of the statement that it prepares, None for a command's own.
         self._expected: list[bytes | None] = []
+        self._listening = False
         self._writing = False
         self.ended: asyncio.Future[None] = loop.create_future()
         self.whole = False
@@ -174,16 +176,20 @@ class _Exchange:
                 prepared.add(name)
                 pgconn.send_query_prepared(name, parameters)
             expected.append(None)
-        # Reading begins before writing ends, so that neither side waits for the other with full buffers.
-        self._loop.add_reader(self._socket, self._readable)
         pgconn.pipeline_sync()
+        # Reading begins before writing ends, so that neither side waits for the other with full buffers.
+        if pgconn.status != _BAD:
+            self._loop.add_reader(self._socket, self._readable)
+            self._listening = True
         self._flush()
 
     def _flush(self) -> None:
         try:
             more = bool(self._pgconn.flush())
         except psycopg.Error:
-            self._end()
+            more = False
+        if self._pgconn.status == _BAD:
+            self._readable()
             return
         if more and not self._writing:
             self._loop.add_writer(self._socket, self._flush)
@@ -212,14 +218,20 @@ class _Exchange:
             self._end()
 
     def _end(self) -> None:
+        # At once, not when the waiting coroutine gets its turn: where libpq has closed the socket, its number may be
+        # another connection's by then.
+        self.leave()
         if not self.ended.done():
             self.ended.set_result(None)
 
     def leave(self) -> None:
-        """Let go of the socket."""
+        """Let go of the socket; a second time is harmless."""
         self._timer.cancel()
-        self._loop.remove_reader(self._socket)
+        if self._listening:
+            self._listening = False
+            self._loop.remove_reader(self._socket)
         if self._writing:
+            self._writing = False
             self._loop.remove_writer(self._socket)
 
     def outcome(self) -> Outcome:
