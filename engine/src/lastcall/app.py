@@ -100,7 +100,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     name: unique within the application.
     cron: five fields (minute hour day month weekday), in `timezone`; or six, the first being seconds.
-    run: a SQL function `schema.function` without arguments, or an async callable that takes the node.
+    run: a SQL function `schema.function` without arguments that the role `service` may call, or an async callable that
+        takes the node. The function runs in the transaction of its row in `lastcall.job_run`; due times that were missed
+        (downtime, a moved clock) run once, the latest of them.
     quiet: hours (0 to 23) at which it does not start; the run due then is skipped and logged as such.
     """
 
@@ -114,7 +116,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Timer(msgspec.Struct, frozen=True, kw_only=True):
     """Second-precision due work: a SQL function that does what is due by `lastcall.now()` and says when to call again.
 
-    run: `schema.function() → timestamptz`: when the next thing is due, or NULL for none known.
+    run: `schema.function() → timestamptz`, which the role `service` may call: when the next thing is due, or NULL for
+        none known. It does what is due itself, so that being asked once too often does nothing.
     tables: the application's tables whose changes make the timer look again at once.
     """
 
