@@ -101,8 +101,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     name: unique within the application.
     cron: five fields (minute hour day month weekday), in `timezone`; or six, the first being seconds.
     run: a SQL function `schema.function` without arguments that the role `service` may call, or an async callable that
-        takes the node. The function runs in the transaction of its row in `lastcall.job_run`; due times that were missed
-        (downtime, a moved clock) run once, the latest of them.
+        takes the node. The function runs in the transaction of its row in `lastcall.job_run`; of due times that were
+        missed (downtime, a moved clock) the latest runs, once.
     quiet: hours (0 to 23) at which it does not start; the run due then is skipped and logged as such.
     """
 
