@@ -205,16 +205,20 @@ def commits_detached(suite: Suite) -> Numbers:
     return {"per_s": direct.commits_per_s(suite.database, suite.folder, suite.scale.clients, suite.scale.seconds)}
 
 
-def calls(suite: Suite) -> Numbers:
+def calls(function: str) -> Case:
     """Requests a second of POST /rpc."""
-    with subject.lastcall(suite.database, suite.folder) as running:
-        endpoint = running.calls("sample.write_draft", direct.ARGUMENTS)
-        load = suite.load(suite.scale.clients, listeners=0)
-        with Generator(endpoint, load, suite.folder) as generator:
-            generator.live()
-            generator.go()
-            result = generator.measured()
-    return {"per_s": result.answered_per_s, "p50": result.request_ms.p50, "p99": result.request_ms.p99}
+
+    def measure(suite: Suite) -> Numbers:
+        with subject.lastcall(suite.database, suite.folder) as running:
+            endpoint = running.calls(function, direct.ARGUMENTS)
+            load = suite.load(suite.scale.clients, listeners=0)
+            with Generator(endpoint, load, suite.folder) as generator:
+                generator.live()
+                generator.go()
+                result = generator.measured()
+        return {"per_s": result.answered_per_s, "p50": result.request_ms.p50, "p99": result.request_ms.p99}
+
+    return measure
 
 
 def calls_directly(suite: Suite) -> Numbers:
