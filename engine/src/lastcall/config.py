@@ -120,6 +120,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     url_max_bytes: Annotated[Size, _doc("Longest request target.")] = 16 << 10
     headers_max_bytes: Annotated[Size, _doc("Longest head of a request, without its target.")] = 32 << 10
     body_max_bytes: Annotated[Size, _doc("Largest request body.")] = 1 << 20
+    head_wait_max_s: Annotated[Seconds, _doc("A request's head has to arrive within this time.")] = 15.0
     body_wait_max_s: Annotated[Seconds, _doc("A request's body has to arrive within this time.")] = 30.0
     event_data_max_bytes: Annotated[Size, _doc("Largest `data` of a published event.")] = 64 << 10
     websocket_frame_max_bytes: Annotated[Size, _doc("Largest frame a WebSocket client may send.")] = 64 << 10

@@ -26,6 +26,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from lastcall.config import Config
 from lastcall.errors import Refusal
 from lastcall.wire import problem
 
@@ -119,18 +120,27 @@ class HandoverProtocol(HttpToolsProtocol):
 
     url_max_bytes = 16 << 10
     headers_max_bytes = 32 << 10
+    head_wait_max_s = 15.0
 
     messages = 0
+    _in_head = True
+    _head_late: asyncio.TimerHandle | None = None
     _headers_bytes = 0
     _refusal: Refusal | None = None
     _refused = False
     _handover: HttpHandover | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here, and has to say what it wants in time."""
+        super().connection_made(transport)
+        self._watch_head()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self.messages += 1
         self._headers_bytes = 0
+        self._in_head = True
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -148,6 +158,7 @@ class HandoverProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The request can be answered."""
+        self._in_head = False
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
@@ -160,10 +171,13 @@ class HandoverProtocol(HttpToolsProtocol):
         """Bytes of the client; after a refusal they are only read."""
         if not self._refused:
             super().data_received(data)
+            self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._forget_handover()
+        self._in_head = False
+        self._watch_head()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
@@ -187,6 +201,14 @@ class HandoverProtocol(HttpToolsProtocol):
         self.transport.write(b"".join(lines))
         self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _watch_head(self) -> None:
+        """A head that has begun has `head_wait_max_s` to arrive; then the connection is cut."""
+        if self._in_head and self._head_late is None:
+            self._head_late = self.loop.call_later(self.head_wait_max_s, self.transport.abort)
+        elif not self._in_head and self._head_late is not None:
+            self._head_late.cancel()
+            self._head_late = None
 
     def _refuse(self, refusal: Refusal) -> None:
         """From within the parser: stop it. `data_received` answers."""
@@ -272,10 +294,7 @@ class HandoverWebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
 
-def bounded(url_max_bytes: int, headers_max_bytes: int) -> type[HandoverProtocol]:
-    """The HTTP protocol with these limits."""
-    return type(
-        "BoundedHandoverProtocol",
-        (HandoverProtocol,),
-        {"url_max_bytes": url_max_bytes, "headers_max_bytes": headers_max_bytes},
-    )
+def bounded(config: Config) -> type[HandoverProtocol]:
+    """The HTTP protocol with the settings' limits."""
+    limits = {name: getattr(config, name) for name in ("url_max_bytes", "headers_max_bytes", "head_wait_max_s")}
+    return type("BoundedHandoverProtocol", (HandoverProtocol,), limits)

@@ -27,7 +27,7 @@ def uvicorn_config(app: ASGIApp, config: Config) -> uvicorn.Config:
         host=config.host,
         port=config.port,
         loop="uvloop",
-        http=bounded(config.url_max_bytes, config.headers_max_bytes),
+        http=bounded(config),
         ws=HandoverWebSocketProtocol,
         ws_max_size=config.websocket_frame_max_bytes,
         ws_ping_interval=None,

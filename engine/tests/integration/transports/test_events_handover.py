@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 
@@ -225,6 +226,24 @@ async def test_an_endless_target_is_refused_while_it_comes() -> None:
             await asyncio.sleep(0)
         answer = await connection.answer()
         assert (answer.status, answer.json["code"]) == (414, "LC104")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /events?channel=a:1 HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_head_that_does_not_come(begun: bytes) -> None:
+    """A client that says nothing, or never ends what it says, is cut after head_wait_max_s; also behind an answer."""
+    async with Site.open(head_wait_max_s=0.1) as site:
+        stream = await site.stream("a:1")
+        connection = await site.connect()
+        connection.send(begun)
+        with contextlib.suppress(ConnectionResetError):
+            assert await connection.to_end() == b""
+        again = await site.connect()
+        again.send(site.request(target("a:1", more="wait=0")) + b"GET /ev")
+        assert (await again.answer()).status == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert await again.to_end() == b""
+        site.feed.publish("a:1", "note", b"1")
+        assert (await stream.next("note")).data == 1
 
 
 async def test_a_client_that_leaves_while_it_is_looked_at() -> None:
