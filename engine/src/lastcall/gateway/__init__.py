@@ -19,7 +19,7 @@ from lastcall.gateway.functions import Catalogue
 from lastcall.gateway.http import Endpoint, Handler
 from lastcall.gateway.openapi import OpenApiEndpoint
 from lastcall.gateway.publish import DescribeEndpoint, PublishEndpoint
-from lastcall.gateway.rpc import Rpc, RpcEndpoint
+from lastcall.gateway.rpc import Rpc, RpcEndpoint, RpcRoute
 from lastcall.gateway.snapshot import Channels, Reader, StateEndpoint
 from lastcall.gateway.usage import Usage
 from lastcall.meter import Meter
@@ -49,7 +49,7 @@ def routes(
         return Route(path, Endpoint(path, methods, handler, meter))
 
     return [
-        route("/rpc/{function}", {"POST"}, RpcEndpoint(rpc, admission, config).handle),
+        RpcRoute(Endpoint(RpcRoute.path, {"POST"}, RpcEndpoint(rpc, admission, config).handle, meter)),
         route("/batch", {"POST"}, BatchEndpoint(rpc, admission, config).handle),
         route("/state/{channel}", {"GET", "HEAD"}, StateEndpoint(reader, channels, admission).handle),
         route("/channels/{channel}/events", {"POST"}, publish.handle),

@@ -96,16 +96,6 @@ async def run(connection: Connection, commands: Sequence[Command], wait_max_s: f
     `wait_max_s`, and when the caller is cancelled, the connection is closed.
     """
     pgconn = connection.pgconn
-    outcome = await _exchange(connection, commands, wait_max_s)
-    if outcome.finished and pgconn.transaction_status != _IDLE:
-        # Where it breaks in between, the refusal stands, and the pool gets a closed connection.
-        with contextlib.suppress(NotSent):
-            await _exchange(connection, (_ROLLBACK,), wait_max_s)
-    return outcome
-
-
-async def _exchange(connection: Connection, commands: Sequence[Command], wait_max_s: float) -> Outcome:
-    pgconn = connection.pgconn
     prepared = _prepared.get(connection)
     if prepared is None:
         prepared = _prepared[connection] = set()
@@ -127,6 +117,10 @@ async def _exchange(connection: Connection, commands: Sequence[Command], wait_ma
             pgconn.exit_pipeline_mode()
         else:
             pgconn.finish()
+    if exchange.whole and pgconn.transaction_status != _IDLE:
+        # Where it breaks in between, the refusal stands, and the pool gets a closed connection.
+        with contextlib.suppress(NotSent):
+            await run(connection, (_ROLLBACK,), wait_max_s)
     return exchange.outcome()
 
 
