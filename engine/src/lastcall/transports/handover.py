@@ -240,15 +240,15 @@ class SocketHandover:
     __slots__ = ("_protocol",)
 
     def __init__(self, protocol: HandoverWebSocketProtocol) -> None:
-        self._protocol = protocol
+        self._protocol: HandoverWebSocketProtocol | None = protocol
 
     def take(self, adopt: Callable[[asyncio.Transport, ServerProtocol], Taker]) -> tuple[Taker, Backlog] | None:
         """Give the transport and the state of the WebSocket to what `adopt` returns, with what came already. None when
         the client is gone."""
-        protocol = self._protocol
-        transport = protocol.transport
-        if protocol.disconnected or protocol.close_sent or transport.is_closing():
+        protocol, self._protocol = self._protocol, None  # the scope holds us, and the protocol holds the scope
+        if protocol is None or protocol.disconnected or protocol.close_sent or protocol.transport.is_closing():
             return None
+        transport = protocol.transport
         protocol.stop_keepalive()
         protocol.connections.discard(protocol)
         backlog = Backlog(protocol)

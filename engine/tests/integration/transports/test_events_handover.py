@@ -10,10 +10,11 @@ import weakref
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from websockets.asyncio.client import connect
 
 from lastcall.testing.site import Connection, Listening, Site, target
 from lastcall.testing.waiting import eventually_async
-from lastcall.transports.handover import HandoverProtocol
+from lastcall.transports.handover import HandoverProtocol, HandoverWebSocketProtocol
 
 BOTH_LOOPS = True
 SSE = "Accept: text/event-stream"
@@ -36,6 +37,25 @@ async def test_nothing_of_the_request_stays_in_memory() -> None:
         finally:
             gc.enable()
             HandoverProtocol.connection_made = whole  # type: ignore[method-assign]
+
+
+async def test_nothing_of_a_handshake_stays_in_memory() -> None:
+    """The same for a WebSocket."""
+    made: list[weakref.ref[HandoverWebSocketProtocol]] = []
+    async with Site.open() as site:
+        whole = HandoverWebSocketProtocol.connection_made
+        try:
+            HandoverWebSocketProtocol.connection_made = lambda self, transport: (  # type: ignore[method-assign]
+                made.append(weakref.ref(self)),
+                whole(self, transport),
+            )[1]
+            gc.disable()
+            async with connect(f"ws://127.0.0.1:{site.port}{target('a:1')}") as socket:
+                await socket.recv()
+                await eventually_async(lambda: made[0]() is None)
+        finally:
+            gc.enable()
+            HandoverWebSocketProtocol.connection_made = whole  # type: ignore[method-assign]
 
 
 async def test_keep_alive_before_a_stream() -> None:
