@@ -66,12 +66,14 @@ class Operations:
         self._flow = flow
         self._malformed = 0
         self._paused = False
-        self._waiting: deque[bytes | None] = deque()
+        self._waiting: deque[bytes | None] | None = None  # most clients never say anything
         self._started = False
         self._worker: asyncio.Task[None] | None = None
 
     def receive(self, message: bytes | None) -> None:
         """Take one message; None: a binary one, which is not the protocol's."""
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(message)
         if len(self._waiting) > WAITING_MAX and not self._paused:
             self._paused = True
@@ -89,7 +91,7 @@ class Operations:
 
     def stop(self) -> None:
         """Carry out nothing more. Harmless when done twice."""
-        self._waiting.clear()
+        self._waiting = None
         if self._worker is not None and self._worker is not asyncio.current_task():
             self._worker.cancel()
 
@@ -102,7 +104,7 @@ class Operations:
                 operation = self._read(self._waiting.popleft())
                 if operation is not None:
                     await self._carry_out(operation)
-                if self._paused and len(self._waiting) <= WAITING_MAX:
+                if self._paused and len(self._waiting or ()) <= WAITING_MAX:
                     self._paused = False
                     self._flow[1]()
         finally:
